@@ -1,0 +1,257 @@
+"""All decoders give the same frames, and each broken file is named for what it is."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vjepa_lab.data import decoders
+from vjepa_lab.data.containers import Unreadable
+from vjepa_lab.data.decoders import DECODERS, read_decord, read_image, read_pyav
+
+
+def loads(name: str) -> bool:
+    """Whether a decoder works on this machine; PyAV always does."""
+    try:
+        DECODERS[name](b"\x00\x00\x00\x08ftyp", lambda times: np.arange(len(times)))
+    except ValueError:
+        return False
+    except Unreadable:
+        return True
+    return True
+
+
+LOADED = [name for name in ("auto", "decord", "pyav", "torchcodec") if loads(name)]
+FILMS = {
+    "h264.mp4": {},
+    "ntsc.mp4": {"fps": Fraction(30000, 1001)},
+    "variable.mp4": {"times": np.cumsum([0.1, 0.2, 0.05, 0.3] * 6).tolist()},
+    "h264.mkv": {},
+    "vp9.webm": {"codec": "libvpx-vp9"},
+    "mpeg4.avi": {"codec": "mpeg4"},
+    "reordered.avi": {"codec": "mpeg4", "b_frames": 2},
+    "mjpeg.avi": {"codec": "mjpeg", "pixels": "yuvj420p"},
+    "one_keyframe.mp4": {"gop": 100},
+}
+ONLY_PYAV = {
+    "h264.ts": {"container": "mpegts"},
+    "animation.gif": {"codec": "gif", "pixels": "rgb8"},
+    "narrow.mp4": {"size": (32, 48)},
+}
+
+
+def every_frame(path: Path) -> np.ndarray:
+    """The slow reference: decode it all, in order."""
+    with av.open(str(path)) as container:
+        return np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+
+
+@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("kind", FILMS)
+def test_a_decoder_gives_the_frames_that_were_asked_for(film, kind, name):
+    path = film(kind, **FILMS[kind])
+    reference = every_frame(path)
+    for ids in ([0], [23], [5, 6, 7], [0, 11, 11, 23, 23], [18, 20, 22], list(range(24))):
+        found = DECODERS[name](str(path), lambda times, ids=ids: np.array(ids))
+        assert film.numbers(found.frames) == ids
+        assert found.ids.tolist() == ids
+        assert np.abs(found.frames.astype(int) - reference[ids]).max() <= 2
+
+
+@pytest.mark.parametrize("kind", ONLY_PYAV)
+def test_auto_reads_what_decord_cannot(film, kind):
+    path = film(kind, **ONLY_PYAV[kind])
+    found = DECODERS["auto"](str(path), lambda times: np.array([0, 7, 23]))
+    assert film.numbers(found.frames) == [0, 7, 23]
+
+
+@pytest.mark.parametrize("name", LOADED)
+@pytest.mark.parametrize("kind", ["h264.mp4", "variable.mp4", "h264.mkv", "mpeg4.avi"])
+def test_bytes_read_like_the_file(film, kind, name):
+    path = film(kind, **FILMS[kind])
+    one = DECODERS[name](str(path), lambda times: np.array([3, 9]))
+    two = DECODERS[name](path.read_bytes(), lambda times: np.array([3, 9]))
+    assert (one.frames == two.frames).all()
+    assert (one.times == two.times).all()
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_times_are_those_of_the_frames_and_begin_at_zero(film, name):
+    times = np.cumsum([0.1, 0.2, 0.05, 0.3] * 6)
+    path = film("variable.mp4", times=times.tolist())
+    found = DECODERS[name](str(path), lambda seen: np.arange(len(seen)))
+    assert np.allclose(found.times, times - times[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_a_film_taken_on_its_side_is_turned(film, name):
+    halves = np.zeros((32, 64, 3), np.uint8)
+    halves[:, :32] = 255
+    found = DECODERS[name](str(film.rotate(film(picture=lambda n: halves))), lambda times: np.array([0, 1]))
+    assert found.frames.shape == (2, 64, 32, 3)
+    assert found.frames[0, :28].mean() > 250, "what was left is on top after a clockwise turn"
+    assert found.frames[0, 36:].mean() < 5
+
+
+@pytest.mark.parametrize("name", LOADED)
+def test_the_larger_of_two_streams_is_read(film, name):
+    path = film(sizes=[(16, 32)], picture=film.noise)
+    found = DECODERS[name](str(path), lambda times: np.array([0, 1]))
+    assert found.frames.shape == (2, 32, 64, 3)
+
+
+def test_a_clip_late_in_a_film_is_found_by_seeking(film, monkeypatch):
+    seeks = []
+    decode = decoders._decode
+
+    def watched(video, index, wanted, *, threads, seek):
+        seeks.append(seek)
+        return decode(video, index, wanted, threads=threads, seek=seek)
+
+    monkeypatch.setattr(decoders, "_decode", watched)
+    path = film(frames=48, gop=4)
+    ids = np.array([41, 43, 47])
+    assert film.numbers(read_pyav(str(path), lambda times: ids).frames) == ids.tolist()
+    assert len(seeks) == 1
+    assert seeks[0] > 0
+
+
+def test_where_a_seek_lands_too_late_the_film_is_read_from_its_start(film, monkeypatch):
+    seeks = []
+    decode = decoders._decode
+
+    def late(video, index, wanted, *, threads, seek):
+        seeks.append(seek)
+        # A wish for frames before the keyframe that was sought is what a late landing looks like.
+        return decode(video, index, [0, *wanted] if seek else wanted, threads=threads, seek=seek)
+
+    monkeypatch.setattr(decoders, "_decode", late)
+    path = film(frames=48, gop=8)
+    ids = np.array([19, 30])
+    assert film.numbers(read_pyav(str(path), lambda times: ids).frames) == ids.tolist()
+    assert seeks[0]
+    assert seeks[1:] == [None]
+
+
+@pytest.mark.skipif("decord" not in LOADED, reason="decord has no wheel here")
+def test_decord_is_not_trusted_without_timestamps(film, monkeypatch):
+    """It mixes up the frames of such AVIs (those of HMDB51)."""
+    reader = decoders._decord().VideoReader
+    broken = np.full((24, 2), -3e17)
+    monkeypatch.setattr(reader, "get_frame_timestamp", lambda self, ids: broken)
+    monkeypatch.setattr(reader, "get_batch", lambda self, ids: pytest.fail("frames of decord were used"))
+    found = read_decord(str(film("mpeg4.avi", codec="mpeg4")), lambda times: np.array([1, 22]))
+    assert film.numbers(found.frames) == [1, 22]
+
+
+@pytest.mark.skipif("decord" not in LOADED, reason="decord has no wheel here")
+def test_decord_refuses_mpeg_ts_of_which_it_returns_other_frames(film):
+    with pytest.raises(Unreadable, match="decoder: auto"):
+        read_decord(str(film("a.ts", container="mpegts")), lambda times: np.array([0]))
+
+
+def test_a_decoder_that_cannot_be_loaded_is_refused_with_the_replacement(monkeypatch):
+    def fail(name):
+        raise OSError(f"{name}: lib missing")
+
+    monkeypatch.setattr(decoders.importlib, "import_module", fail)
+    for name in ("_decord", "_torchcodec"):  # not the cached answers
+        monkeypatch.setattr(decoders, name, getattr(decoders, name).__wrapped__)
+    with pytest.raises(
+        ValueError, match=r"torchcodec cannot be loaded: torchcodec.decoders: lib missing; use decord or pyav"
+    ):
+        DECODERS["torchcodec"](b"", lambda times: times)
+    with pytest.raises(ValueError, match="decord cannot be loaded: decord: lib missing; use pyav"):
+        DECODERS["decord"](b"", lambda times: times)
+
+
+def test_auto_needs_no_decord(film, monkeypatch):
+    monkeypatch.setattr(decoders, "_decord", lambda: "no wheel")
+    assert film.numbers(DECODERS["auto"](str(film()), lambda times: np.array([4])).frames) == [4]
+
+
+@pytest.mark.parametrize("index_first", [True, False])
+def test_a_file_that_was_cut_is_truncated(film, index_first):
+    path = film.cut("cut.mp4", keep=0.6, index_first=index_first)
+    with pytest.raises(Unreadable) as error:
+        DECODERS["auto"](str(path), lambda times: np.array([0, len(times) - 1]))
+    assert error.value.reason == "truncated"
+
+
+def test_a_cut_file_keeps_its_length_and_gives_the_frames_that_are_there(film):
+    path = film.cut("cut.mp4", keep=0.6, index_first=True)
+    lengths = []
+    found = DECODERS["auto"](str(path), lambda times: np.array([0, lengths.append(len(times)) or 10]))
+    assert lengths == [48]
+    whole = read_pyav(str(film.cut("whole.mp4", keep=1.0, index_first=True)), lambda times: np.array([0, 10]))
+    assert (found.frames == whole.frames).all()
+
+
+def test_damage_counts_only_where_frames_are_wanted(film):
+    path = film.spoilt("spoilt.mp4", share=0.6)
+    found = DECODERS["auto"](str(path), lambda times: np.array([0, 5, 10]))
+    clean = read_pyav(str(film.spoilt("clean.mp4", share=1.0)), lambda times: np.array([0, 5, 10]))
+    assert (found.frames == clean.frames).all()
+    with pytest.raises(Unreadable) as error:
+        DECODERS["auto"](str(path), lambda times: np.arange(48))
+    assert error.value.reason == "undecodable"
+
+
+def test_sound_without_a_picture_is_no_video(film):
+    with pytest.raises(Unreadable) as error:
+        DECODERS["auto"](str(film.sound()), lambda times: np.arange(1))
+    assert error.value.reason == "no_video"
+
+
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><html></html>", np.random.default_rng(1).bytes(4096)])
+def test_what_is_no_video_at_all_is_undecodable(content):
+    with pytest.raises(Unreadable) as error:
+        DECODERS["auto"](content, lambda times: np.arange(1))
+    assert error.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("mode", "value", "expected"),
+    [
+        ("RGB", (200, 100, 50), (200, 100, 50)),
+        ("L", 90, (90, 90, 90)),
+        ("LA", (90, 10), (90, 90, 90)),
+        ("RGBA", (200, 100, 50, 0), (200, 100, 50)),
+        ("I;16", 0x5A00, (90, 90, 90)),
+        ("1", 1, (255, 255, 255)),
+    ],
+)
+def test_pictures_of_any_mode_become_rgb(tmp_path, mode, value, expected):
+    path = tmp_path / "picture.png"
+    Image.new(mode, (5, 4), value).save(path)
+    pixels = read_image(str(path))
+    assert pixels.shape == (4, 5, 3)
+    assert tuple(pixels[2, 2]) == expected
+
+
+def test_palettes_and_cmyk_become_rgb(tmp_path):
+    plain = Image.new("RGB", (8, 8), (255, 0, 0))
+    plain.quantize(4).save(tmp_path / "palette.png", transparency=0)
+    plain.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    for name in ("palette.png", "cmyk.jpg"):
+        assert np.abs(read_image(str(tmp_path / name)).astype(int) - [255, 0, 0]).max() <= 3
+
+
+def test_a_picture_taken_on_its_side_is_turned(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (8, 4)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_image(str(tmp_path / "a.jpg")).shape == (8, 4, 3)
+
+
+def test_half_a_picture_is_truncated_and_a_damaged_one_undecodable(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(path)
+    data = path.read_bytes()
+    for spoilt, reason in [(data[: len(data) // 2], "truncated"), (data[:16] + b"x" * 100, "undecodable")]:
+        with pytest.raises(Unreadable) as error:
+            read_image(spoilt)
+        assert error.value.reason == reason

@@ -1,0 +1,143 @@
+"""Files and arguments merge in order; mistakes are told together, with the nearest name."""
+
+import pytest
+
+from vjepa_lab import config as configs
+from vjepa_lab.config import ConfigError, PretrainConfig
+from vjepa_lab.merge import fields_with_docs, load, to_plain, to_yaml
+from vjepa_lab.validate import validate
+
+
+def write(tmp_path, text, name="run.yaml"):
+    path = tmp_path / name
+    path.write_text(text)
+    return path
+
+
+def test_defaults_then_files_left_to_right_then_arguments(tmp_path):
+    one = write(tmp_path, "optim: {lr: 1e-4, steps: 50}\nrun: {seed: 3}", "one.yaml")
+    two = write(tmp_path, "optim: {steps: 60}", "two.yaml")
+    config = load(PretrainConfig, [one, two], ["run.seed=4"])
+    assert (config.optim.lr, config.optim.steps, config.run.seed) == (1e-4, 60, 4)
+    assert config.optim.warmup == PretrainConfig().optim.warmup
+
+
+def test_lists_replace_and_their_entries_can_be_set(tmp_path):
+    file = write(tmp_path, "masks:\n  - {name: tube, ratio: 0.5}\n")
+    assert load(PretrainConfig, [file]).masks == [{"name": "tube", "ratio": 0.5}]
+    assert load(PretrainConfig, [file], ["masks.0.ratio=0.9"]).masks[0]["ratio"] == 0.9
+    assert load(PretrainConfig, [], ["masks=[{name: random}]"]).masks == [{"name": "random"}]
+
+
+def test_a_file_of_comments_changes_nothing(tmp_path):
+    assert load(PretrainConfig, [write(tmp_path, "# nothing\n")]) == PretrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("optim: {stpes: 3}", ["optim.stpes", "did you mean 'optim.steps'"]),
+        ("otpim: {steps: 3}", ["otpim", "did you mean 'optim'"]),
+        ("optim: {steps: many}", ["optim.steps", "many"]),
+        ("- a\n- b", ["mapping"]),
+        ("a: [1", ["YAML"]),
+    ],
+)
+def test_a_wrong_file_is_named_with_the_field(tmp_path, text, words):
+    with pytest.raises(ConfigError) as caught:
+        load(PretrainConfig, [write(tmp_path, text)])
+    assert all(word in str(caught.value) for word in ["run.yaml", *words])
+
+
+def test_all_unknown_keys_of_a_file_are_told_at_once(tmp_path):
+    file = write(tmp_path, "optim: {stpes: 3}\nencoder: {crpo: 3}\nzzz: 1")
+    with pytest.raises(ConfigError) as caught:
+        load(PretrainConfig, [file])
+    assert all(word in str(caught.value) for word in ("optim.stpes", "encoder.crpo", "zzz"))
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("optim.stpes=3", ["optim.stpes", "did you mean 'optim.steps'"]),
+        ("optim.lr=high", ["optim.lr", "high"]),
+        ("nonsense", ["key=value"]),
+        ("masks.7.ratio=1", ["masks.7.ratio"]),
+    ],
+)
+def test_a_wrong_argument_is_named(argument, words):
+    with pytest.raises(ConfigError) as caught:
+        load(PretrainConfig, [], [argument])
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: no such config file"):
+        load(PretrainConfig, [tmp_path / "nowhere.yaml"])
+
+
+def test_problems_of_meaning_are_told_together():
+    config = load(
+        PretrainConfig,
+        [],
+        "encoder.crop=250 ema.start=2 trainer.strategy=fsdp trainer.precision=fp16 masks.0.name=tub optim.steps=10 "
+        "optim.warmup=11 data.stride=2 init.load=weights+optimizer encoder.size=huuge".split(),
+    )
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    text = str(caught.value)
+    for words in (
+        ["9 problems"],
+        ["encoder.crop", "250", "240 or 256"],
+        ["ema.start", "2.0"],
+        ["trainer.strategy", "fsdp2"],
+        ["trainer.precision", "bf16-mixed"],
+        ["masks[0]", "did you mean 'tube'"],
+        ["optim", "warmup 11"],
+        ["data", "fps", "stride"],
+        ["init.load", "init.checkpoint"],
+        ["encoder.size", "huuge"],
+    ):
+        assert all(word in text for word in words), words
+
+
+def test_the_defaults_have_no_problem():
+    validate(PretrainConfig())
+
+
+def test_the_global_batch_must_add_up():
+    config = load(PretrainConfig, [], ["data.global_batch=100", "trainer.devices=2", "trainer.accumulate=2"])
+    with pytest.raises(ConfigError, match=r"24 x devices 2 x nodes 1 x accumulate 2 = 96"):
+        validate(config)
+
+
+@pytest.mark.parametrize(
+    ("variables", "who"),
+    [({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun"), ({"SLURM_NTASKS": "4"}, "SLURM")],
+)
+def test_a_launcher_that_started_another_number_of_processes_is_refused(monkeypatch, variables, who):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    validate(load(PretrainConfig, [], ["trainer.devices=2", "trainer.nodes=2"]))
+    with pytest.raises(ConfigError, match=f"{who} started 4 processes"):
+        validate(load(PretrainConfig, [], ["trainer.devices=2"]))
+
+
+def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
+    config = load(PretrainConfig, [], ["optim.lr=3e-4", "masks=[{name: tube, ratio: 0.5}]"])
+    assert load(PretrainConfig, [write(tmp_path, to_yaml(config))]) == config
+    assert to_plain(config)["masks"] == [{"name": "tube", "ratio": 0.5}]
+
+
+def test_fields_with_units_or_choices_are_documented():
+    docs = {name: doc for name, _, doc in fields_with_docs(PretrainConfig)}
+    obvious = {"predictor.width", "predictor.depth", "predictor.heads", "optim.weight_decay", "optim.betas"}
+    obvious |= {"optim.eps", "trainer.nodes", "plugins"}
+    assert not [name for name, doc in docs.items() if not doc and name not in obvious]
+    assert len(docs) == 69
+
+
+def test_overrides_of_a_size_change_its_row():
+    row = load(PretrainConfig, [], ["encoder.size=tiny", "encoder.width=96", "encoder.depth=6"]).encoder.resolved()
+    assert row == (96, 6, 3, 384)
+    assert configs.SIZES["giant"].heads == 22

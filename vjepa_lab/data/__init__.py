@@ -1,0 +1,1 @@
+"""Reading and mixing video: decoders, clips, transforms, sources and the loader."""

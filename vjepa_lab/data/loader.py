@@ -1,0 +1,244 @@
+"""Sources -> batches: a weighted mixture, read by worker processes, resumable at any batch by one integer.
+
+Decisions:
+- Every source is random access, so the sample of a slot is a function of (seed, slot) and workers hold no state that
+  a resume would need. What was read ahead and not used is simply read again. (A sequential tar stream cannot promise
+  this once a bad sample shifts it; tars are indexed instead, see sources/shards.py.)
+- A bad sample is replaced by another of the same source, chosen by (seed, slot), so weights hold; it is counted, and
+  reported by the main process (``skips.py``). A source of which everything is bad ends the run.
+- The rank is read when iteration begins, not at construction: Lightning starts processes in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from vjepa_lab import dist
+from vjepa_lab.batch import ClipBatch, Sample
+from vjepa_lab.data.clips import BadSample
+from vjepa_lab.data.mixture import Mixture, permute
+from vjepa_lab.data.skips import Skip, Skips
+from vjepa_lab.data.transforms import train_transform
+
+MOST_TRIES = 1000
+"bad samples of one source in a row, with no good one ever read, after which the source is given up"
+
+
+class Reader(Protocol):
+    """An opened source."""
+
+    name: str
+    augment: bool
+    "crop and flip its clips at random"
+
+    def __len__(self) -> int: ...
+
+    def key(self, index: int) -> str: ...
+
+    def read(self, index: int, rng: np.random.Generator) -> Sample: ...
+
+
+class Augment(NamedTuple):
+    """Random crop and flip of a training clip (see ``transforms.train_transform``)."""
+
+    size: tuple[int, int]
+    scale: tuple[float, float] = (0.3, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.35)
+    flip: bool = True
+    antialias: bool = False
+
+    def __call__(self, sample: Sample, rng: np.random.Generator) -> Sample:
+        clip = train_transform(
+            sample.clip,
+            rng,
+            size=self.size,
+            scale=self.scale,
+            aspect=self.aspect,
+            flip=self.flip,
+            antialias=self.antialias,
+        )
+        return sample._replace(clip=clip)
+
+
+class Loader:
+    """Endless training stream of this rank, ``batches`` long: iterate once, from where ``state_dict`` says.
+
+    Args:
+        readers: opened sources.
+        weights: share of the samples of each.
+        batch: clips per batch on this rank.
+        batches: batches until the end of the run.
+        seed: of order, crops and frames.
+        workers: processes that read ahead; 0 reads here.
+        augment: random crop and flip for the sources that ask for it.
+        skips: collects what could not be read.
+    """
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        weights: Sequence[float],
+        *,
+        batch: int,
+        batches: int,
+        seed: int,
+        augment: Augment,
+        skips: Skips,
+        workers: int = 0,
+        pin_memory: bool = False,
+    ) -> None:
+        self.slots = _Slots(readers, weights, seed, augment)
+        self.batch = batch
+        self.batches = batches
+        self.workers = workers
+        self.pin_memory = pin_memory
+        self.skips = skips
+        self.batches_seen = 0
+        self.samples_seen = 0
+        self.waited = 0.0
+        "seconds that the training loop has waited for data since the start"
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def state_dict(self) -> dict[str, int]:
+        return {"batches_seen": self.batches_seen, "samples_seen": self.samples_seen}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.batches_seen = state["batches_seen"]
+        self.samples_seen = state["samples_seen"]
+
+    def __iter__(self) -> Iterator[ClipBatch]:
+        world, rank = dist.world(), dist.rank()
+        share = _Share(self.samples_seen, self.batches - self.batches_seen, self.batch, rank, world)
+        inner = DataLoader(
+            self.slots,
+            batch_sampler=share,
+            num_workers=self.workers,
+            collate_fn=_collate,
+            pin_memory=self.pin_memory,
+            prefetch_factor=2 if self.workers else None,
+        )
+        iterator = iter(inner)
+        while True:
+            start = time.perf_counter()
+            batch, skipped, failure = next(iterator, (None, [], None))
+            self.waited += time.perf_counter() - start
+            self.skips.add(skipped)
+            if failure is not None:
+                raise ValueError(f"{failure}\n{self.skips.report()}")
+            if batch is None:
+                return
+            self.batches_seen += 1
+            self.samples_seen += self.batch * world
+            yield batch
+
+
+class _Slots(Dataset):
+    """Slot number -> (sample, what was skipped on the way, or why the source is given up)."""
+
+    def __init__(self, readers: Sequence[Reader], weights: Sequence[float], seed: int, augment: Augment) -> None:
+        self.readers = list(readers)
+        self.mixture = Mixture(weights, seed)
+        self.seed = seed
+        self.augment = augment
+        # Bad samples this process has met, so that a second draw costs nothing; and whether any was good.
+        self._bad: list[dict[int, tuple[str, str]]] = [{} for _ in readers]
+        self._any_good = [False for _ in readers]
+
+    def __getitem__(self, slot: int) -> tuple[Sample | None, list[Skip], str | None]:
+        source, count = self.mixture.locate(slot)
+        reader, bad = self.readers[source], self._bad[source]
+        epoch, position = divmod(count, len(reader))
+        first = self._order(reader, source, epoch, position)
+        stride = _coprime_stride(len(reader), dist.derive(self.seed, "retry", slot))
+        skipped: list[Skip] = []
+        for attempt in range(len(reader)):
+            index = (first + attempt * stride) % len(reader)
+            rng = np.random.Generator(np.random.Philox(key=dist.derive(self.seed, "slot", slot, attempt)))
+            if index not in bad:
+                try:
+                    sample = reader.read(index, rng)
+                    self._any_good[source] = True
+                    return (self.augment(sample, rng) if reader.augment else sample), skipped, None
+                except BadSample as error:
+                    bad[index] = (error.reason, error.detail)
+            reason, detail = bad[index]
+            skipped.append(Skip(reader.name, reader.key(index), reason, detail))
+            if attempt + 1 >= MOST_TRIES and not self._any_good[source]:
+                break
+        tried = len(skipped)
+        every = "all" if tried == len(reader) else "the first"
+        return None, skipped, f"source {reader.name}: {every} {tried} samples that were tried are bad"
+
+    def _order(self, reader: Reader, source: int, epoch: int, position: int) -> int:
+        key = dist.derive(self.seed, "order", source, epoch)
+        own = getattr(reader, "order", None)
+        return own(key, position) if own is not None else permute(position, len(reader), key)
+
+
+class _Share(Sampler[list[int]]):
+    """Slots of this rank, batch by batch."""
+
+    def __init__(self, first: int, batches: int, batch: int, rank: int, world: int) -> None:
+        self.first, self.batches, self.batch, self.rank, self.world = first, batches, batch, rank, world
+
+    def __len__(self) -> int:
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for b in range(self.batches):
+            start = self.first + (b * self.world + self.rank) * self.batch
+            yield list(range(start, start + self.batch))
+
+
+def evaluation(reader: Reader, *, first: int, count: int, batch: int, workers: int = 0) -> Iterator[ClipBatch]:
+    """Clips ``first .. first + count - 1`` of a source in order, each exactly once over all ranks, with their truth.
+
+    Every rank yields the same number of batches; padding rows repeat a clip and have ``valid`` False.
+
+    Raises:
+        BadSample: one cannot be read (an evaluation set must be whole).
+    """
+    world, rank = dist.world(), dist.rank()
+    rounds = -(-count // (batch * world))
+    for r in range(rounds):
+        start = (r * world + rank) * batch
+        places = [start + i for i in range(batch)]
+        samples = [reader.read(first + min(p, count - 1), np.random.default_rng(0)) for p in places]
+        yield collate(samples, valid=[p < count for p in places], truth=True)
+
+
+def collate(samples: Sequence[Sample], *, valid: Sequence[bool] | None = None, truth: bool = False) -> ClipBatch:
+    """Stack samples into a batch; ``truth`` keeps the exact state that simulated samples carry."""
+    facts = {name: torch.stack([s.truth[name] for s in samples]) for name in samples[0].truth} if truth else {}
+    return ClipBatch(
+        clip=torch.stack([s.clip for s in samples]),
+        label=torch.tensor([s.label for s in samples]),
+        event=torch.tensor([s.event for s in samples], dtype=torch.float32),
+        valid=torch.ones(len(samples), dtype=torch.bool) if valid is None else torch.tensor(valid),
+        key=[s.key for s in samples],
+        truth=facts,
+    )
+
+
+def _collate(items: list[Any]) -> tuple[ClipBatch | None, list[Skip], str | None]:
+    skipped = [skip for _, skips, _ in items for skip in skips]
+    failure = next((failure for _, _, failure in items if failure is not None), None)
+    return (None if failure else collate([sample for sample, _, _ in items])), skipped, failure
+
+
+def _coprime_stride(size: int, key: int) -> int:
+    """A step that visits every index of ``range(size)``."""
+    if size <= 2:
+        return 1
+    stride = 1 + key % (size - 1)
+    while np.gcd(stride, size) != 1:
+        stride = 1 + stride % (size - 1)
+    return stride

@@ -1,0 +1,145 @@
+"""The V-JEPA 2 objective: predict, in feature space, what is hidden of a clip.
+
+Three networks. The context encoder sees the visible tokens only. The predictor guesses features at the hidden tokens
+from the context encoder's. The target encoder sees the whole clip and says what the features should have been; it is
+never trained but follows the context encoder as an exponential moving average.
+
+Per mask pair the loss is mean |z - h|^p / p over all numbers, where z are predictions and h are target features after a
+layer norm without weights; pairs are averaged.
+
+Decisions. Networks are only ever called as modules, so that sharding hooks fire. The clip is cut into pixels per token
+once for the target and all pairs. Target features, loss and statistics are in float32 under autocast too.
+
+Reference: V-JEPA 2 paper, section 2.1, equation 1; released file app/vjepa/train.py.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from vjepa_lab.batch import MaskPair
+from vjepa_lab.config import EncoderConfig, PretrainConfig
+from vjepa_lab.nn.encoder import Encoder, patchify, take
+from vjepa_lab.nn.predictor import Predictor
+
+
+class JEPA(nn.Module):
+    """Context encoder, its moving average, and predictor. ``context`` is copied to make the target encoder."""
+
+    def __init__(self, *, context: Encoder, predictor: Predictor, power: float = 1.0) -> None:
+        super().__init__()
+        self.context = context
+        self.target = copy.deepcopy(context).requires_grad_(False).eval()
+        self.predictor = predictor
+        self.power = power
+
+    def init_weights(self) -> None:
+        """Initialise context encoder and predictor in place; the target becomes a copy of the context encoder."""
+        self.context.init_weights()
+        self.predictor.init_weights()
+        with torch.no_grad():
+            for target, context in zip(_local(self.target), _local(self.context), strict=True):
+                target.copy_(context)
+
+    def train(self, mode: bool = True) -> JEPA:
+        """As in every module, but the target encoder stays in evaluation mode."""
+        super().train(mode)
+        self.target.eval()
+        return self
+
+    def forward(self, clip: Tensor, pairs: list[MaskPair]) -> dict[str, Tensor]:
+        """Losses and statistics of a normalised float clip (B, 3, F, H, W). All but ``loss`` are detached.
+
+        Returns:
+            ``loss``; ``loss/<i>`` of pair i; ``target_std`` and ``context_std``, the deviation of layer-normed features
+            over the tokens of the batch, mean over dimensions, which is 0 when all tokens have collapsed to one point;
+            ``target_context_gap``, the mean distance of context and target features at the same visible tokens;
+            ``pooled`` (B, D), target features of each clip, averaged over its tokens.
+        """
+        assert pairs, "at least one mask pair"
+        patches = patchify(clip, patch=self.context.patch, tubelet=self.context.tubelet)
+        with torch.no_grad():
+            target = _normalise(self.target(patches))  # (B, N, D)
+
+        losses, context_std, gap = [], [], []
+        for pair in pairs:
+            context = self.context(patches, pair.context)  # (B, K, D)
+            predicted = self.predictor(context, pair.context, pair.target, patches.grid)  # (B, M, D)
+            losses.append(self._distance(predicted.float(), take(target, pair.target)))
+            with torch.no_grad():
+                context = _normalise(context)
+                context_std.append(_spread(context))
+                gap.append((context - take(target, pair.context)).abs().mean())
+
+        out = {"loss": torch.stack(losses).mean()}
+        out |= {f"loss/{i}": loss.detach() for i, loss in enumerate(losses)}
+        out["target_std"] = _spread(target)
+        out["context_std"] = torch.stack(context_std).mean()
+        out["target_context_gap"] = torch.stack(gap).mean()
+        out["pooled"] = target.mean(1)
+        return out
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """target = momentum * target + (1 - momentum) * context, for every parameter; local shards when sharded."""
+        torch._foreach_lerp_(  # pyright: ignore[reportPrivateImportUsage]
+            _local(self.target), _local(self.context), 1.0 - momentum
+        )
+
+    def _distance(self, predicted: Tensor, target: Tensor) -> Tensor:
+        gap = (predicted - target).abs()
+        return gap.mean() if self.power == 1.0 else gap.pow(self.power).mean() / self.power
+
+
+def build_encoder(config: EncoderConfig) -> Encoder:
+    """The encoder that a configuration describes."""
+    size = config.resolved()
+    return Encoder(
+        width=size.width,
+        depth=size.depth,
+        heads=size.heads,
+        mlp_hidden=size.mlp,
+        patch=config.patch,
+        tubelet=config.tubelet,
+        rope=config.rope,  # type: ignore[arg-type]
+        mlp=config.mlp,  # type: ignore[arg-type]
+        drop_path=config.drop_path,
+        attention=config.attention,  # type: ignore[arg-type]
+    )
+
+
+def build_jepa(config: PretrainConfig) -> JEPA:
+    """The three networks of a pretraining configuration."""
+    encoder, predictor = config.encoder, config.predictor
+    return JEPA(
+        context=build_encoder(encoder),
+        predictor=Predictor(
+            encoder_width=encoder.resolved().width,
+            width=predictor.width,
+            depth=predictor.depth,
+            heads=predictor.heads,
+            mask_tokens=predictor.mask_tokens,
+            rope=encoder.rope,  # type: ignore[arg-type]
+            drop_path=encoder.drop_path,
+            attention=encoder.attention,  # type: ignore[arg-type]
+        ),
+        power=config.loss.power,
+    )
+
+
+def _normalise(features: Tensor) -> Tensor:
+    return F.layer_norm(features.float(), features.shape[-1:], eps=1e-5)
+
+
+def _spread(features: Tensor) -> Tensor:
+    return features.flatten(0, -2).std(dim=0, correction=0).mean()
+
+
+def _local(module: nn.Module) -> list[Tensor]:
+    """Parameters, or this rank's shards of them: context and target are sharded alike, so shards match."""
+    return [p.to_local() if isinstance(p, DTensor) else p for p in module.parameters()]

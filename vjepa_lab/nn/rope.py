@@ -1,0 +1,100 @@
+"""Rotary position embedding over time, height and width.
+
+A head of width ``head_dim`` holds three segments of ``2 * ((head_dim // 3) // 2)`` numbers, one per axis (time, height,
+width), and a rest that is not rotated. In each segment adjacent pairs are turned by the position times a frequency.
+
+Decisions. The table of angles depends on the grid alone, so it is built once per grid in float64, kept in float32, and
+shared by all layers, by queries and keys, and by both encoders; the table of chosen tokens is a gather of its rows.
+The sign of the rotation lives in the sine table, which leaves a swap of neighbours, one product and one fused
+multiply-add per application.
+
+Two layouts of the frequencies. ``exact`` gives both members of a pair the same angle: a rotation, so norms are kept and
+attention depends on offsets alone. ``released`` is that of the published V-JEPA 2 weights, which repeat the list of
+frequencies end to end, so that the members of a pair get different angles: neither property holds, and those weights
+need it.
+
+Reference: released file src/models/utils/modules.py (``rotate_queries_or_keys``); V-JEPA 2 paper, section 2.1.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from vjepa_lab.batch import Grid
+
+Layout = Literal["released", "exact"]
+
+
+class RopeTable(NamedTuple):
+    """Cosines and signed sines (negative at even places), float32: 1 and 0 where a dimension is not rotated."""
+
+    cos: Tensor
+    "(N, head_dim) for a full grid, (B, 1, K, head_dim) for chosen tokens"
+    sin: Tensor
+    "same shape"
+
+
+def tables(
+    grid: Grid,
+    ids: Tensor | None = None,
+    *,
+    head_dim: int,
+    layout: Layout = "exact",
+    base: float = 10000.0,
+    device: torch.device | str = "cpu",
+) -> RopeTable:
+    """Table for all tokens of ``grid``, (N, head_dim), or for the tokens ``ids`` (B, K), (B, 1, K, head_dim).
+
+    Raises:
+        ValueError: ``layout`` is neither ``released`` nor ``exact``.
+    """
+    table = _of_grid(grid, head_dim, layout, base, torch.device(device))
+    if ids is None:
+        return table
+    return RopeTable(table.cos[ids].unsqueeze(1), table.sin[ids].unsqueeze(1))
+
+
+def at(positions: Tensor, *, head_dim: int, layout: Layout = "exact", base: float = 10000.0) -> RopeTable:
+    """Table for any positions (..., 3) along (time, height, width): (..., head_dim). Position 0 is no rotation.
+
+    Raises:
+        ValueError: ``layout`` is neither ``released`` nor ``exact``.
+    """
+    if layout not in ("released", "exact"):
+        raise ValueError(f"rope layout: expected 'released' or 'exact', got '{layout}'")
+    pairs = (head_dim // 3) // 2
+    place = torch.arange(2 * pairs, device=positions.device)
+    exponent = (place % pairs if layout == "released" else place // 2) if pairs else place
+    frequency = base ** (-exponent.double() / max(pairs, 1))
+    angle = positions.double()[..., None] * frequency  # (..., 3, 2 * pairs)
+    angle = angle.flatten(-2)
+    sin = torch.sin(angle)
+    sin[..., 0::2].neg_()
+    rest = head_dim - angle.shape[-1]
+    cos = F.pad(torch.cos(angle), (0, rest), value=1.0)
+    sin = F.pad(sin, (0, rest), value=0.0)
+    return RopeTable(cos.float(), sin.float())
+
+
+def apply(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate queries and keys (..., N, head_dim). Computed and returned in float32 if ``x`` is narrower."""
+    odd = x.shape[-1] % 2
+    swapped = x[..., : x.shape[-1] - odd].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)  # (x0, x1) -> (x1, x0)
+    if odd:
+        swapped = F.pad(swapped, (0, 1))
+    return torch.addcmul(x * cos, swapped, sin)
+
+
+@lru_cache(maxsize=32)
+def _of_grid(grid: Grid, head_dim: int, layout: Layout, base: float, device: torch.device) -> RopeTable:
+    # Built outside inference mode: a table first met in validation is later saved for a backward pass.
+    with torch.inference_mode(False):
+        axes = [torch.arange(n, dtype=torch.float64, device="cpu") for n in grid]
+        positions = torch.cartesian_prod(*axes)  # (N, 3), raster order
+        table = at(positions, head_dim=head_dim, layout=layout, base=base)
+        return RopeTable(table.cos.to(device), table.sin.to(device))

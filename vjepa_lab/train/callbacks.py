@@ -1,0 +1,241 @@
+"""What happens beside the steps: rows of numbers, probes, checkpoints, signals. None of it touches the loss.
+
+All act at the boundary of an optimizer step, in the order Signals, Record, Probes, Checkpoints: what is measured at a
+step is written before the checkpoint of that step, so that a resumed run neither repeats nor loses a measurement.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+
+from vjepa_lab import dist
+from vjepa_lab.data.loader import Loader, Reader, evaluation
+from vjepa_lab.probes._spectrum import rankme
+from vjepa_lab.train.flops import peak_flops
+from vjepa_lab.train.modules import PretrainModule
+
+log = logging.getLogger("vjepa_lab")
+
+STOPPED_BY_SIGNAL = 75
+"exit code after SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the same command goes on from it"
+
+
+class _AtSteps(L.Callback):
+    """Calls ``on_step`` once per optimizer step (gradient accumulation makes several batches of one)."""
+
+    def __init__(self) -> None:
+        self._step = -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: PretrainModule, *_: Any) -> None:  # type: ignore[override]
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            self.on_step(trainer, pl_module, trainer.global_step)
+
+    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None: ...
+
+
+class Signals(L.Callback):
+    """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop at the next step boundary. A second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+        def ask(number: int, _frame: Any) -> None:
+            if number == signal.SIGINT and pl_module.stop_asked:
+                raise KeyboardInterrupt
+            pl_module.stop_asked = True
+
+        self._before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+
+class Record(_AtSteps):
+    """One row of numbers every ``every`` steps, to all loggers.
+
+    Beside the loss: learning rate, momentum, norm of the gradient; clips/s, tokens/s (tokens of the whole clips), MFU
+    (arithmetic of the step by formula over the device's peak, see flops.py), share of the time spent waiting for data;
+    collapse statistics: standard deviation of the features, RankMe of the last clips' pooled target features, gap
+    between target and context features; and bad samples per reason.
+    """
+
+    def __init__(self, loader: Loader, every: int) -> None:
+        super().__init__()
+        self.loader = loader
+        self.every = every
+        self.rate = 0.0
+        self._since = (0.0, 0, 0.0)
+        self._peak: float | None = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+        super().on_train_start(trainer, pl_module)
+        self._peak = peak_flops(pl_module.device, pl_module.config.trainer.precision)
+        self.restart_clock()
+
+    def restart_clock(self) -> None:
+        """Leave out what has passed since the last row (a probe, a checkpoint) from the rates."""
+        self._since = (time.perf_counter(), self.loader.samples_seen, self.loader.waited)
+
+    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
+        module.log("loss", module.stats["loss"], prog_bar=True, logger=False, batch_size=1)
+        module.log("clips/s", self.rate, prog_bar=True, logger=False, batch_size=1)
+        last = step == trainer.max_steps or module.stop_agreed
+        if step % self.every and not last:
+            return
+        start, samples, waited = self._since
+        seconds = max(time.perf_counter() - start, 1e-9)
+        self.rate = (self.loader.samples_seen - samples) / seconds
+        row = {
+            **module.stats,
+            "lr": module.lr(step),
+            "weight_decay": module.weight_decay(step),
+            "momentum": module.momentum(step),
+            "clips/s": self.rate,
+            "tokens/s": self.rate * module.grid.n,
+            "data_stall": (self.loader.waited - waited) / seconds,
+            "samples": self.loader.samples_seen,
+        }
+        if self._peak:
+            row["mfu"] = self.rate * module.flops_per_clip / (self._peak * dist.world())
+        features = module.recent_features()
+        if features is not None:
+            row["rankme"] = rankme(dist.gather_rows(features))
+        row |= {f"bad/{reason}": n for reason, n in self.loader.skips.by_reason().items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+        self.restart_clock()
+
+
+class Probes(_AtSteps):
+    """Runs each probe on the target encoder before the first step and every ``probe.every`` steps.
+
+    The measurement before the first step is the untrained encoder's; it is kept in the checkpoint and logged as
+    ``<metric>_untrained`` beside the later ones. A run that starts from a checkpoint measures a fresh encoder for it.
+    """
+
+    def __init__(self, probes: list[Any], open_source: Callable[[dict[str, Any]], Reader], record: Record) -> None:
+        super().__init__()
+        self.probes = probes
+        self.open_source = open_source
+        self.record = record
+        self.untrained: dict[str, float] = {}
+        self.latest: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"untrained": self.untrained, "latest": self.latest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.untrained, self.latest = state_dict["untrained"], state_dict["latest"]
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+        super().on_train_start(trainer, pl_module)
+        if self.probes and trainer.global_step == 0:
+            if pl_module.config.init.checkpoint is not None:
+                fresh = pl_module.untrained_encoder().to(pl_module.device)
+                self.untrained = self._measure(self.probes, pl_module, fresh)
+            self._log(trainer, self._measure(self.probes, pl_module, pl_module.jepa.target), 0)
+        self.record.restart_clock()
+
+    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
+        last = step == trainer.max_steps
+        due = [p for p in self.probes if last or step % p.every == 0]
+        if due:
+            self._log(trainer, self._measure(due, module, module.jepa.target), step)
+            self.record.restart_clock()
+
+    def _measure(self, probes: list[Any], module: PretrainModule, encoder: torch.nn.Module) -> dict[str, float]:
+        devices = [module.device] if module.device.type == "cuda" else []
+        encoder.eval()
+        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+            return {
+                f"{type(probe).__module__.rpartition('.')[2]}/{metric}": value
+                for probe in probes
+                for metric, value in probe.run(encoder, self._streams(probe, module))
+            }
+
+    def _streams(self, probe: Any, module: PretrainModule) -> dict[str, Any]:
+        """Batches of each split that the probe asks for, clips normalised and on the device."""
+
+        def stream(entry: dict[str, Any], first: int, count: int) -> Any:
+            for batch in evaluation(self.open_source(entry), first=first, count=count, batch=probe.batch):
+                moved = module.transfer_batch_to_device(batch, module.device, 0)
+                yield module.on_after_batch_transfer(moved, 0)
+
+        return {split: stream(*demand) for split, demand in probe.demands().items()}
+
+    def _log(self, trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
+        self.latest |= metrics
+        self.untrained = metrics | self.untrained  # the first measurement stays
+        row = metrics | {f"{name}_untrained": self.untrained[name] for name in metrics}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+
+
+class Checkpoints(_AtSteps):
+    """``last.ckpt`` every ``save_every`` steps, at the end and when a signal came; kept ones as ``step-<n>.ckpt``."""
+
+    def __init__(self, folder: Path, *, save_every: int, keep_every: int, record: Record) -> None:
+        super().__init__()
+        self.folder = folder
+        self.save_every = save_every
+        self.keep_every = keep_every
+        self.record = record
+        self.stopped = False
+
+    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
+        keep = self.keep_every > 0 and step % self.keep_every == 0
+        if keep or step % self.save_every == 0 or step == trainer.max_steps or module.stop_agreed:
+            last = self.folder / "last.ckpt"
+            trainer.save_checkpoint(last, weights_only=False)  # everything, not the weights alone
+            if trainer.is_global_zero:
+                (self.folder / "init.ckpt").unlink(missing_ok=True)
+                if keep:
+                    kept = self.folder / f"step-{step:07d}.ckpt"
+                    kept.unlink(missing_ok=True)
+                    os.link(last, kept)  # a later last.ckpt is a new file, so this one stays as it is
+            self.record.restart_clock()
+        if module.stop_agreed and step < trainer.max_steps:
+            self.stopped = True
+            trainer.should_stop = True
+
+
+class StepBar(TQDMProgressBar):
+    """Lightning's bar, counting steps of the run instead of batches of an epoch: loss, clips/s, time left."""
+
+    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
+        super().on_train_epoch_start(trainer, *args)
+        self.train_progress_bar.set_description("pretrain")
+
+    def get_metrics(self, *args: Any) -> dict[str, Any]:
+        metrics = super().get_metrics(*args)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+def requeue() -> None:
+    """Ask SLURM to run this job again, if it is one (rank 0 alone calls this)."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    name = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}" if task else job
+    done = subprocess.run(["scontrol", "requeue", name], check=False, capture_output=True, text=True)
+    log.info("requeued job %s" if done.returncode == 0 else "scontrol requeue %s failed", name)

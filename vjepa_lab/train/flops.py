@@ -1,0 +1,71 @@
+"""Arithmetic of a training step by formula, and what the device could do at best.
+
+Counted: the matrix products of embedding, attention and MLP; a multiply-add is two operations; a backward pass is two
+forward passes. Recomputation (activation checkpointing) is not counted: MFU is about useful work.
+"""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from vjepa_lab.batch import Grid
+from vjepa_lab.config import PretrainConfig
+
+# Dense bf16 tensor-core peaks in TFLOP/s, from the makers' data sheets; fp32 is measured instead.
+_BF16_PEAKS = {"B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}
+
+
+def blocks_flops(tokens: int, *, width: int, depth: int, mlp: int) -> float:
+    """Forward operations of ``depth`` transformer blocks on one sequence of ``tokens``."""
+    linear = 2 * tokens * (4 * width * width + 2 * width * mlp)
+    attention = 4 * tokens * tokens * width
+    return float(depth * (linear + attention))
+
+
+def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[int, int]]) -> float:
+    """Operations per clip of one training step, for (context ids, target ids) counts of each mask."""
+    size, predictor = config.encoder.resolved(), config.predictor
+    pixels = 3 * config.encoder.tubelet * config.encoder.patch**2
+
+    def encode(tokens: int) -> float:
+        embed = 2.0 * tokens * pixels * size.width
+        return embed + blocks_flops(tokens, width=size.width, depth=size.depth, mlp=size.mlp)
+
+    total = encode(grid.n)
+    for context, target in pairs:
+        width = predictor.width
+        ends = 2.0 * (context + target) * size.width * width
+        predict = blocks_flops(context + target, width=width, depth=predictor.depth, mlp=4 * width)
+        total += 3 * (encode(context) + ends + predict)
+    return total
+
+
+def peak_flops(device: torch.device, precision: str) -> float:
+    """Operations per second that the device could do at best: the data sheet for known GPUs in bf16, else measured
+    on a matrix product."""
+    if device.type == "cuda" and precision == "bf16-mixed":
+        name = torch.cuda.get_device_name(device)
+        for known, tera in _BF16_PEAKS.items():
+            if known in name:
+                return tera * 1e12
+    return _measured(device, torch.bfloat16 if precision == "bf16-mixed" and device.type == "cuda" else torch.float32)
+
+
+def _measured(device: torch.device, dtype: torch.dtype) -> float:
+    n = 4096 if device.type == "cuda" else 768
+    a = torch.ones(n, n, device=device, dtype=dtype)
+    best = float("inf")
+    for _ in range(4):
+        _wait(device)
+        start = time.perf_counter()
+        torch.mm(a, a)
+        _wait(device)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * n**3 / best
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

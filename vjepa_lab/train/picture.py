@@ -1,0 +1,100 @@
+"""The picture of a run: loss curve, probe curves, and one clip with its masks drawn over the frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from vjepa_lab import masks
+from vjepa_lab.batch import Grid, Rng, Rows
+from vjepa_lab.config import PretrainConfig
+from vjepa_lab.data.loader import Loader
+from vjepa_lab.dist import rng as rng_of
+from vjepa_lab.registry import MASKS
+from vjepa_lab.train.folder import read_metrics
+
+MOST_FRAMES = 8
+_CONTEXT, _TARGET = (0.10, 0.55, 1.0), (1.0, 0.45, 0.05)
+
+
+def draw(config: PretrainConfig, loader: Loader, run: Path) -> Path | None:
+    """Write ``summary.png`` into the run folder from its metrics and the first clip of the stream; its path."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = read_metrics(run)
+    if not rows:
+        return None
+    clip = _first_clip(loader)
+    figure = plt.figure(figsize=(12, 4 + 1.7 * (len(config.masks) + 1)), layout="constrained")
+    curves, frames = figure.subfigures(2, 1, height_ratios=[4, 1.7 * (len(config.masks) + 1)])
+    _curves(curves, rows)
+    if clip is not None:
+        _film(frames, clip, config)
+    path = run / "summary.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _curves(figure: Any, rows: list[dict[str, float]]) -> None:
+    left, middle, right = figure.subplots(1, 3)
+    _plot(left, rows, ["loss"])
+    left.set(title="loss", xlabel="step")
+    names = sorted({k for row in rows for k in row if "/" in k and f"{k}_untrained" in row})
+    for i, name in enumerate(names):
+        _plot(middle, rows, [name], color=f"C{i}")
+        first = next(row[f"{name}_untrained"] for row in rows if f"{name}_untrained" in row)
+        middle.axhline(first, color=f"C{i}", linestyle=":", linewidth=1)
+    middle.set(title="probes (dotted: untrained encoder)", xlabel="step")
+    _plot(right, rows, ["target_std", "context_std", "target_context_gap"])
+    twin = right.twinx()
+    _plot(twin, rows, ["rankme"], color="black")
+    right.set(title="features: deviation, gap (left), RankMe (right, black)", xlabel="step")
+    for axes in (middle, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+
+
+def _plot(axes: Any, rows: list[dict[str, float]], names: list[str], **style: Any) -> None:
+    for name in names:
+        points = [(row["step"], row[name]) for row in rows if name in row]
+        if points:
+            axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else "", **style)
+
+
+def _first_clip(loader: Loader) -> np.ndarray | None:
+    sample, _, _ = loader.slots[0]
+    return None if sample is None else sample.clip.permute(1, 2, 3, 0).numpy()  # (F, H, W, 3)
+
+
+def _film(figure: Any, clip: np.ndarray, config: PretrainConfig) -> None:
+    """Rows: the frames, then the frames under each mask as the first step drew it."""
+    encoder = config.encoder
+    grid = Grid.of(*clip.shape[:3], tubelet=encoder.tubelet, patch=encoder.patch)
+    first = rng_of(config.run.seed, 0, batch=config.data.batch)
+    rng = Rng(first.shared, Rows(first.local.key, 0, 1)) if config.keep == "random" else first
+    pairs = masks.sample([MASKS.build(e) for e in config.masks], grid, rng, None, keep=config.keep)  # type: ignore[arg-type]
+    tubelets = np.unique(np.linspace(0, grid.t - 1, min(MOST_FRAMES, grid.t)).round().astype(int))
+    axes = figure.subplots(len(pairs) + 1, len(tubelets), squeeze=False)
+    for column, t in enumerate(tubelets):
+        frame = clip[t * encoder.tubelet].astype(np.float32) / 255
+        axes[0, column].imshow(frame)
+        axes[0, column].set_title(f"frame {t * encoder.tubelet}", fontsize=8)
+        for row, pair in enumerate(pairs, start=1):
+            tint = np.full((grid.n, 3), 0.0, dtype=np.float32)
+            weight = np.full((grid.n, 1), 0.75, dtype=np.float32)  # neither seen nor predicted: darkened
+            for ids, colour, share in ((pair.context[0], _CONTEXT, 0.0), (pair.target[0], _TARGET, 0.55)):
+                tint[ids.numpy()], weight[ids.numpy()] = colour, share
+            scale = (encoder.patch, encoder.patch, 1)
+            plane = np.kron(tint.reshape(*grid, 3)[t], np.ones(scale, dtype=np.float32))
+            share = np.kron(weight.reshape(*grid, 1)[t], np.ones(scale, dtype=np.float32))
+            axes[row, column].imshow(frame[: plane.shape[0], : plane.shape[1]] * (1 - share) + plane * share)
+            if column == 0:
+                axes[row, 0].set_ylabel(f"mask {row - 1}", fontsize=8)
+    for ax in axes.flat:
+        ax.set(xticks=[], yticks=[])
+    figure.suptitle("one clip; bright: context, orange: target, dark: neither", fontsize=9)

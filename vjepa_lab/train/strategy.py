@@ -1,0 +1,98 @@
+"""How a model is spread over devices: one function with one visible order, and the Trainer's strategy.
+
+Order: activation checkpointing, then compilation of each block, then sharding of each block, then of the three roots.
+Models know nothing of it. FSDP1 and DeepSpeed are refused when the configuration is read (``validate.py``).
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+from vjepa_lab.config import TrainerConfig
+from vjepa_lab.jepa import JEPA
+
+TIMEOUT = timedelta(minutes=30)
+
+
+def parallelise(jepa: JEPA, config: TrainerConfig, mesh: Any = None) -> None:
+    """Checkpoint, compile and shard ``jepa`` in place. ``mesh`` is Lightning's device mesh, None without FSDP2."""
+    trained = [*jepa.context.blocks, *jepa.predictor.predictor_blocks]
+    blocks = [*trained, *jepa.target.blocks]
+    if config.checkpoint_activations:
+        for block in trained:
+            block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+    if config.compile:
+        for block in blocks:
+            block.compile()
+    if mesh is not None:
+        _shard(jepa, blocks, mesh["data_parallel"])
+
+
+def _shard(jepa: JEPA, blocks: list[nn.Module], mesh: Any) -> None:
+    from torch.distributed.fsdp import fully_shard
+
+    for block in blocks:
+        fully_shard(block, mesh=mesh)
+    fully_shard(jepa.context, mesh=mesh)
+    fully_shard(jepa.predictor, mesh=mesh)
+    # The target has no backward pass that would reshard its root. Left gathered, its parameters would be plain tensors
+    # while those of the context encoder are sharded, and the EMA update would fail on the mixture.
+    fully_shard(jepa.target, mesh=mesh, reshard_after_forward=True)
+
+
+def trainer_strategy(config: TrainerConfig, *, accelerator: str, processes: int) -> Strategy | str:
+    """Strategy of the Trainer for ``processes`` ranks in all."""
+    backend = "nccl" if accelerator == "cuda" else "gloo"
+    if config.strategy == "fsdp2" and (processes > 1 or accelerator == "cuda"):
+        return ModelParallelStrategy(
+            data_parallel_size=processes,  # left on "auto", it would make tensor-parallel groups across a node
+            tensor_parallel_size=1,
+            save_distributed_checkpoint=False,  # one ordinary file, which every strategy resumes
+            process_group_backend=backend,
+            timeout=TIMEOUT,
+        )
+    if processes == 1:
+        return "auto"
+    return DDPStrategy(
+        process_group_backend=backend,
+        timeout=TIMEOUT,
+        gradient_as_bucket_view=True,
+        find_unused_parameters=False,
+    )
+
+
+def device_kind(config: TrainerConfig) -> str:
+    """cuda | mps | cpu: what ``trainer.accelerator`` means on this machine.
+
+    Raises:
+        ValueError: the accelerator that was asked for is not there.
+    """
+    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    if config.accelerator == "auto":
+        return "cuda" if cuda else "mps" if mps else "cpu"
+    if config.accelerator == "gpu" and not cuda:
+        raise ValueError("trainer.accelerator=gpu: torch sees no CUDA device; use trainer.accelerator=cpu")
+    if config.accelerator == "mps" and not mps:
+        raise ValueError("trainer.accelerator=mps: torch sees no MPS device; use trainer.accelerator=cpu")
+    return {"gpu": "cuda"}.get(config.accelerator, config.accelerator)
+
+
+def device_count(config: TrainerConfig, kind: str) -> int:
+    """Processes per node.
+
+    Raises:
+        ValueError: more devices are asked for than there are.
+    """
+    here = torch.cuda.device_count() if kind == "cuda" else 1
+    if config.devices == 0:
+        return here
+    if kind != "cpu" and config.devices > here:
+        raise ValueError(f"trainer.devices: got {config.devices}, but this node has {here} {kind} device(s)")
+    return config.devices
