@@ -80,8 +80,18 @@ def test_problems_of_meaning_are_told_together():
     config = load(
         PretrainConfig,
         [],
-        "encoder.crop=250 ema.start=2 trainer.strategy=fsdp trainer.precision=fp16 masks.0.name=tub optim.steps=10 "
-        "optim.warmup=11 data.stride=2 init.load=weights+optimizer encoder.size=huuge".split(),
+        [
+            "encoder.crop=250",
+            "ema.start=2",
+            "trainer.strategy=fsdp",
+            "trainer.precision=fp16",
+            "masks.0.name=tub",
+            "optim.steps=10",
+            "optim.warmup=11",
+            "data.stride=2",
+            "init.load=weights+optimizer",
+            "encoder.size=huuge",
+        ],
     )
     with pytest.raises(ConfigError) as caught:
         validate(config)

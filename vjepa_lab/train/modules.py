@@ -14,7 +14,8 @@ from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vjepa_lab import dist, masks
@@ -110,6 +111,8 @@ class PretrainModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = to_plain(self.config)
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy):  # which numbers them like this already
+            number_by_module(checkpoint["optimizer_states"], self.trainer.optimizers, self)
 
     def recent_features(self) -> Tensor | None:
         """Pooled target features (n, D) of this rank's last clips; None until enough have been seen."""
@@ -150,7 +153,19 @@ def _plans(config: PretrainConfig) -> tuple[Callable[[int], float], ...]:
     return lr, weight_decay, momentum
 
 
-def grad_norm(module: torch.nn.Module) -> Tensor:
+def number_by_module(states: list[dict[str, Any]], optimizers: list[torch.optim.Optimizer], module: nn.Module) -> None:
+    """Renumber parameters in optimizer states, in place: from their place in the groups to their place in the module.
+
+    FSDP2 reads and writes the latter, so a file of one strategy resumes under the others.
+    """
+    place = {parameter: i for i, parameter in enumerate(module.parameters())}
+    for state, optimizer in zip(states, optimizers, strict=True):
+        order = [place[p] for group in optimizer.param_groups for p in group["params"]]
+        state["state"] = {order[i]: value for i, value in state["state"].items()}
+        state["param_groups"] = [{**g, "params": [order[i] for i in g["params"]]} for g in state["param_groups"]]
+
+
+def grad_norm(module: nn.Module) -> Tensor:
     """Norm of all gradients, over all shards when sharded (then a collective call)."""
     grads = [p.grad for p in module.parameters() if p.grad is not None]
     sharded = bool(grads) and isinstance(grads[0], DTensor)

@@ -151,8 +151,14 @@ def _loggers(config: PretrainConfig, run: Path, step: int) -> list[Logger]:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
-        offline = wandb.api.api_key is None
-        loggers.append(WandbLogger(project=config.run.wandb, name=run.name, save_dir=run, offline=offline))
+        offline = not wandb.login(prompt=False, verify=False)  # credentials found, nothing asked for
+        same = f"{run.name}-{dist.derive(str(run.resolve())) % 10**8:08d}"  # a resumed run goes on in its own W&B run
+        mode = {"mode": "offline"} if offline else {}
+        loggers.append(
+            WandbLogger(
+                project=config.run.wandb, name=run.name, id=same, save_dir=run, offline=offline, resume="allow", **mode
+            )
+        )
     if config.run.tensorboard:
         from lightning.pytorch.loggers import TensorBoardLogger
 

@@ -1,0 +1,92 @@
+"""The README's commands run: each as it stands, made small by what is appended."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from vjepa_lab import cli
+from vjepa_lab.registry import SOURCES
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w*)\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines()]
+SMALL = str(ROOT / "tests/small.yaml")
+
+
+def pretrain_commands():
+    for line in COMMANDS:
+        for part in line.split("&&"):
+            words = shlex.split(part)
+            if words[:2] == ["vjepa-lab", "pretrain"]:
+                yield words[1:]
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch):
+    """A folder with the README's files in it: configs, tools and a list of the README's example."""
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "tools").symlink_to(ROOT / "tools")
+    monkeypatch.chdir(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "tools/make_synthetic.py", "made", "--clips", "4", "--size", "32", "--frames", "16"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr
+    films = sorted(Path("made").rglob("*.mp4"))
+    Path("videos.csv").write_text("path,label\n" + "".join(f"{f},wave\n" for f in films))
+    return tmp_path
+
+
+@pytest.mark.parametrize("words", list(pretrain_commands()), ids=" ".join)
+def test_a_pretrain_command_of_the_readme_runs(checkout, words):
+    over = []
+    if any("init.checkpoint" in w for w in words):  # the run that it continues
+        first = ["pretrain", words[1], SMALL, "data.sources=[{name: synthetic}]"]
+        assert cli.main(first) == 0
+        over = ["init.load=weights+optimizer"]
+    assert cli.main([*words, SMALL, *over]) == 0
+    assert list(Path("runs").rglob("summary.png"))
+
+
+def test_the_packing_command_makes_tars_that_the_yaml_of_the_readme_reads(checkout):
+    command = next(line for line in COMMANDS if "videos_to_shards" in line)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(command)[1:]],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "HOME": str(checkout)},
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(Path("shards").glob("*.tar"))
+    block = next(text for kind, text in BLOCKS if kind == "yaml")
+    for entry in yaml.safe_load(block)["data"]["sources"]:
+        SOURCES.build(entry)  # every field exists
+
+
+def test_every_verb_is_in_the_table_and_every_linked_file_exists():
+    for verb in cli.VERBS:
+        assert f"`vjepa-lab {verb}" in README
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        assert (ROOT / target).exists(), target
+
+
+def test_ci_runs_the_commands_of_the_readme():
+    script = (ROOT / ".ci/run").read_text()
+    install, test = "pip install --quiet -e '.[dev]'", "\npytest\n"
+    assert install in script
+    assert test in script
+    assert "pip install -e '.[dev]' && pytest" in README
+    for check in ("ruff check .", "ruff format --check .", "pyright"):
+        assert check in script
+        assert check in README
+    assert "bash .ci/run" in (ROOT / ".github/workflows/ci.yml").read_text()

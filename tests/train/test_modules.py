@@ -1,0 +1,95 @@
+"""The step: hyper-parameters of the step, EMA after it, nothing done when something is not finite."""
+
+import pytest
+import torch
+
+from vjepa_lab.train.folder import read_metrics
+from vjepa_lab.train.modules import PretrainModule, grad_norm
+from vjepa_lab.train.run import pretrain
+
+GOLDEN = [
+    0.8188781142234802,
+    0.7751216292381287,
+    0.7716040015220642,
+    0.761695921421051,
+    0.7445721626281738,
+    0.7505245208740234,
+]
+
+
+def test_the_losses_of_the_first_steps_are_the_recorded_ones(run_tiny):
+    rows = read_metrics(run_tiny())
+    assert [r["loss"] for r in rows] == pytest.approx(GOLDEN, abs=2e-5)
+
+
+def test_the_norm_of_the_gradient_is_that_of_torch(tiny):
+    module = PretrainModule(tiny())
+    for i, p in enumerate(q for q in module.parameters() if q.requires_grad):
+        p.grad = torch.full_like(p, 0.01 * (i + 1))
+    expected = torch.nn.utils.get_total_norm([p.grad for p in module.parameters() if p.grad is not None])
+    assert torch.allclose(grad_norm(module), expected)
+
+
+def test_equal_seeds_make_equal_models_and_leave_the_callers_random_state(tiny):
+    before = torch.get_rng_state()
+    one, two, three = PretrainModule(tiny()), PretrainModule(tiny()), PretrainModule(tiny("run.seed=1"))
+    assert torch.equal(torch.get_rng_state(), before)
+    weights = [m.jepa.context.blocks[0].attn.qkv.weight for m in (one, two, three)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+
+
+def poison(monkeypatch, steps):
+    """The loss of these micro-batches is not finite."""
+    plain = PretrainModule.training_step
+
+    def training_step(self, batch, batch_idx):
+        loss = plain(self, batch, batch_idx)
+        if batch_idx in steps:
+            self._micro[-1]["loss"] = self._micro[-1]["loss"] * torch.nan
+            return loss * torch.nan
+        return loss
+
+    monkeypatch.setattr(PretrainModule, "training_step", training_step)
+
+
+def snapshots(monkeypatch):
+    """Weights of context and target after each optimizer step."""
+    taken = []
+    plain = PretrainModule.optimizer_step
+
+    def optimizer_step(self, *args, **kwargs):
+        plain(self, *args, **kwargs)
+        jepa = self.jepa
+        taken.append([m.blocks[0].mlp.fc1.weight.detach().clone() for m in (jepa.context, jepa.target)])
+
+    monkeypatch.setattr(PretrainModule, "optimizer_step", optimizer_step)
+    return taken
+
+
+def test_a_step_that_is_not_finite_changes_no_weight(run_tiny, monkeypatch):
+    poison(monkeypatch, {2, 3})
+    taken = snapshots(monkeypatch)
+    with pytest.warns(UserWarning, match="step 3: the loss or a gradient is not finite"):
+        run_tiny()
+    for which in (0, 1):
+        assert torch.equal(taken[2][which], taken[1][which])
+        assert torch.equal(taken[3][which], taken[1][which])
+        assert not torch.equal(taken[4][which], taken[3][which])
+
+
+def test_too_many_such_steps_in_a_row_end_the_run_with_advice(tiny, monkeypatch):
+    poison(monkeypatch, set(range(1, 99)))
+    with pytest.warns(UserWarning, match="not finite"), pytest.raises(ValueError, match=r"4 steps in a row.*optim\.lr"):
+        pretrain(tiny("optim.steps=9"))
+
+
+def test_the_target_follows_by_the_momentum_of_the_step(run_tiny, monkeypatch):
+    taken = snapshots(monkeypatch)
+    run = run_tiny("ema.start=0.5", "ema.end=0.7")
+    momenta = [r["momentum"] for r in read_metrics(run)]
+    assert momenta[0] == 0.5
+    for s in range(1, 6):
+        context, target = taken[s]
+        expected = momenta[s] * taken[s - 1][1] + (1 - momenta[s]) * context
+        assert torch.allclose(target, expected, atol=1e-7)

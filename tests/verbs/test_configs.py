@@ -1,0 +1,53 @@
+"""Every YAML that is shipped loads, has a header that says what it costs, and trains when made small."""
+
+from pathlib import Path
+
+import pytest
+
+from vjepa_lab.config import PretrainConfig
+from vjepa_lab.merge import load
+from vjepa_lab.train.folder import read_metrics
+from vjepa_lab.train.run import pretrain
+from vjepa_lab.validate import validate
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+SMALL = ROOT / "tests/small.yaml"
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT / "configs"))
+
+
+def base_of(path: Path) -> list[Path]:
+    """Cooldown, cluster and abbreviated files are laid over a main-phase file, as their headers say."""
+    over = path.parent.name in {"cooldown", "cluster"} or "abbreviated" in path.stem
+    return [ROOT / "configs/pretrain/vitl16-256-16f.yaml", path] if over else [path]
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_a_shipped_config_says_what_it_costs_and_has_no_problem(path):
+    header = path.read_text().split("\nrun:")[0]
+    assert all(word in header for word in ("# Command", "# Cost", "# Expect")), "the header is incomplete"
+    over = ["init.load=weights"] if path.parent.name == "cooldown" else []
+    validate(load(PretrainConfig, base_of(path), over))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_a_shipped_config_trains_when_made_small(path, tmp_path):
+    over = ["init.load=weights", "init.checkpoint=null"] if path.parent.name == "cooldown" else []
+    config = load(PretrainConfig, [*base_of(path), SMALL], [f"run.dir={tmp_path / 'run'}", *over])
+    assert pretrain(config) == 0
+    assert read_metrics(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_the_paper_configs_say_what_the_paper_says():
+    config = load(
+        PretrainConfig, [ROOT / "configs/pretrain/vitg16-256-16f.yaml", ROOT / "configs/cluster/slurm-16x8.yaml"]
+    )
+    assert config.encoder.resolved() == (1408, 40, 22, 6144)
+    assert (config.optim.start_lr, config.optim.lr, config.optim.warmup) == (1e-4, 5.25e-4, 12_000)
+    assert (config.ema.start, config.ema.end, config.optim.weight_decay) == (0.99925, 0.99925, 0.04)
+    assert config.data.batch * config.trainer.devices * config.trainer.nodes == 3072
+    assert [(m["blocks"], m["scale"]) for m in config.masks] == [(8, 0.15), (2, 0.7)]
+    assert (config.transform.scale, config.transform.aspect) == ((0.3, 1.0), (0.75, 1.35))
