@@ -42,7 +42,7 @@ def load(schema: type[T], files: Sequence[str | Path] = (), dotlist: Sequence[st
         _reject_unknown_path(schema, key, item)
         try:
             # one YAML document, read as OmegaConf reads files (1e-4 is a number)
-            value = OmegaConf.create(f"v: {text}" if text.strip() else "v: ''").get("v")
+            value = OmegaConf.create({"value": ""} if not text.strip() else f"value: {text}")["value"]  # type: ignore[index]
             OmegaConf.update(merged, key, value)
         except (OmegaConfBaseException, yaml.YAMLError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(f"argument '{item}': {in_one_line(error)}") from None

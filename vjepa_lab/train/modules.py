@@ -15,6 +15,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
@@ -73,8 +74,9 @@ class PretrainModule(L.LightningModule):
         return batch._replace(clip=normalize(batch.clip))
 
     def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+        torch.manual_seed(dist.derive(self.config.run.seed, "drop path", batch_idx, dist.rank()))
         rng = dist.rng(self.config.run.seed, batch_idx, batch=len(batch.key), device=batch.clip.device)
-        pairs = masks.sample(self.strategies, self.grid, rng, batch.clip, keep=self.config.keep)
+        pairs = masks.sample(self.strategies, self.grid, rng, batch.clip, keep=self.config.keep)  # type: ignore[arg-type]
         out = self.jepa(batch.clip, pairs)
         self._recent.append(out.pop("pooled"))
         counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
@@ -132,7 +134,7 @@ class PretrainModule(L.LightningModule):
                 f"{text}, for {self.skipped} steps in a row; the weights are those before. Lower optim.lr, lengthen "
                 "optim.warmup, or set optim.clip=1.0, and resume from an earlier checkpoint"
             )
-        L.pytorch.utilities.rank_zero_warn(f"{text}; the step is skipped ({self.skipped} of {most} in a row)")
+        rank_zero_warn(f"{text}; the step is skipped ({self.skipped} of {most} in a row)")
 
 
 def _plans(config: PretrainConfig) -> tuple[Callable[[int], float], ...]:
@@ -170,5 +172,6 @@ def grad_norm(module: nn.Module) -> Tensor:
     grads = [p.grad for p in module.parameters() if p.grad is not None]
     sharded = bool(grads) and isinstance(grads[0], DTensor)
     local = [g.to_local() if isinstance(g, DTensor) else g for g in grads]
-    squared = torch.stack([n.float() for n in torch._foreach_norm(local)]).square().sum()
+    norms = torch._foreach_norm(local)  # type: ignore[attr-defined]
+    squared = torch.stack([n.float() for n in norms]).square().sum()
     return (dist.sum_over_ranks(squared) if sharded else squared).sqrt()

@@ -30,7 +30,7 @@ def draw(config: PretrainConfig, loader: Loader, run: Path) -> Path | None:
         return None
     clip = _first_clip(loader)
     figure = plt.figure(figsize=(12, 4 + 1.7 * (len(config.masks) + 1)), layout="constrained")
-    curves, frames = figure.subfigures(2, 1, height_ratios=[4, 1.7 * (len(config.masks) + 1)])
+    curves, frames = figure.subfigures(2, 1, height_ratios=[4, 1.7 * (len(config.masks) + 1)])  # type: ignore[misc]
     _curves(curves, rows)
     if clip is not None:
         _film(frames, clip, config)

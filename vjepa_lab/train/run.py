@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 
 from vjepa_lab import dist
 from vjepa_lab.config import PretrainConfig
@@ -153,12 +153,9 @@ def _loggers(config: PretrainConfig, run: Path, step: int) -> list[Logger]:
 
         offline = not wandb.login(prompt=False, verify=False)  # credentials found, nothing asked for
         same = f"{run.name}-{dist.derive(str(run.resolve())) % 10**8:08d}"  # a resumed run goes on in its own W&B run
-        mode = {"mode": "offline"} if offline else {}
-        loggers.append(
-            WandbLogger(
-                project=config.run.wandb, name=run.name, id=same, save_dir=run, offline=offline, resume="allow", **mode
-            )
-        )
+        mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+        here: dict[str, Any] = {"name": run.name, "id": same, "save_dir": run, "resume": "allow"}
+        loggers.append(WandbLogger(project=config.run.wandb, offline=offline, **here, **mode))
     if config.run.tensorboard:
         from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -193,9 +190,10 @@ def _finish(
         if saver.stopped:
             log.info("stopped by a signal at step %d; the same command goes on from there", trainer.global_step)
             callbacks.requeue()
+            return callbacks.STOPPED_BY_SIGNAL
     elif loader.skips.counts:
         log.warning("rank %d: %s", dist.rank(), report)
-    return callbacks.STOPPED_BY_SIGNAL if saver.stopped else 0
+    return 0  # from ranks above 0 always: a launcher that sees one fail ends the others, before rank 0 has finished
 
 
 def _quiet() -> None:
