@@ -13,8 +13,8 @@ Decisions:
 - A video shorter than the clip holds its last frame (as released); a slower one repeats frames; fewer than
   ``min_frames`` frames is a bad sample.
 - A picture is a clip with the frame repeated.
-- One number is drawn from the caller's generator per clip, before the file is opened: a second decoder, or a file
-  that turns out bad, does not shift what follows.
+- One number is drawn from the caller's generator per clip, before the file is opened: whatever becomes of the file
+  does not shift what follows.
 - Opening and decoding happen in a daemon thread, because a decoder or a network file system can hang where no
   exception reaches. A read that takes too long is abandoned; ``MAX_ABANDONED`` of them are an error of the machine.
 """
@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from vjepa_lab.data.containers import REASONS, Unreadable, head, kind
-from vjepa_lab.data.decoders import DECODERS, Decoded, read_image
+from vjepa_lab.data.decoders import DECODERS, Decoded, decode, read_image
 
 MAX_ABANDONED = 8
 
@@ -134,14 +134,14 @@ def frame_ids(
 
 def _start(clock: NDArray[np.float64], span: float, spec: ClipSpec, clip: int, rng: np.random.Generator | None) -> int:
     """The frame at which a clip that lasts ``span`` begins."""
-    room = max(0.0, clock[-1] - clock[0] - span)
-    part = (clock[-1] - clock[0]) / spec.clips
-    if part >= span:
+    length = clock[-1] - clock[0]
+    room, part = max(0.0, length - span), length / spec.clips
+    if spec.clips == 1:
+        low, high = 0.0, room
+    elif part >= span:
         low, high = clip * part, (clip + 1) * part - span
     else:  # the clips overlap
-        low = high = room * (clip / (spec.clips - 1) if spec.clips > 1 else 0.5)
-        if spec.clips == 1:
-            low, high = 0.0, room
+        low = high = room * clip / (spec.clips - 1)
     begin, end = np.searchsorted(clock - clock[0], (low - 1e-6, high + 1e-6))
     if spec.random and begin < end:
         assert rng is not None, "a random clip needs a generator"
@@ -213,7 +213,7 @@ def _read(video: str | bytes, spec: ClipSpec, seed: int, clip: int, segment: Seg
     def choose(times: NDArray[np.float64]) -> NDArray[np.int64]:
         return frame_ids(times, spec, clip=clip, rng=np.random.default_rng(seed), segment=segment)
 
-    return DECODERS[spec.decoder](video, choose, threads=spec.threads)
+    return decode(video, choose, decoder=spec.decoder, threads=spec.threads)
 
 
 class _Result(Generic[T]):

@@ -28,6 +28,7 @@ from vjepa_lab.data.transforms import train_transform
 
 MOST_TRIES = 1000
 "bad samples of one source in a row, with no good one ever read, after which the source is given up"
+_LASTING = {"missing", "empty", "no_video", "too_short", "timeout"}
 
 
 class Reader(Protocol):
@@ -148,7 +149,8 @@ class _Slots(Dataset):
         self.mixture = Mixture(weights, seed)
         self.seed = seed
         self.augment = augment
-        # Bad samples this process has met, so that a second draw costs nothing; and whether any was good.
+        # Bad samples this process has met for reasons that hold for every draw, so that a second draw costs nothing (a
+        # damaged file may still have good frames elsewhere: it is tried again); and whether any was good.
         self._bad: list[dict[int, tuple[str, str]]] = [{} for _ in readers]
         self._any_good = [False for _ in readers]
 
@@ -168,8 +170,11 @@ class _Slots(Dataset):
                     self._any_good[source] = True
                     return (self.augment(sample, rng) if reader.augment else sample), skipped, None
                 except BadSample as error:
-                    bad[index] = (error.reason, error.detail)
-            reason, detail = bad[index]
+                    reason, detail = error.reason, error.detail
+                    if reason in _LASTING:
+                        bad[index] = (reason, detail)
+            else:
+                reason, detail = bad[index]
             skipped.append(Skip(reader.name, reader.key(index), reason, detail))
             if attempt + 1 >= MOST_TRIES and not self._any_good[source]:
                 break
