@@ -133,6 +133,7 @@ class Loader:
             self.waited += time.perf_counter() - start
             self.skips.add(skipped)
             if failure is not None:
+                del iterator, inner  # ends the workers now; the traceback would keep them
                 raise ValueError(f"{failure}\n{self.skips.report()}")
             if batch is None:
                 return

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vjepa_lab.nn import rope
+from vjepa_lab.nn.linear import Linear
 
 Backend = Literal["sdpa", "xformers"]
 
@@ -44,8 +45,8 @@ class Attention(nn.Module):
             raise ValueError(f"attention: width must be a multiple of heads, got width={width}, heads={heads}")
         self.heads = heads
         self.backend: Backend = backend
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
         """``cos`` and ``sin`` are a ``rope.RopeTable``; without them tokens have no positions."""

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vjepa_lab.nn.attention import Attention, Backend
+from vjepa_lab.nn.linear import Linear
 
 MlpKind = Literal["gelu", "swiglu"]
 
@@ -27,8 +28,8 @@ class Mlp(nn.Module):
 
     def __init__(self, *, width: int, hidden: int) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(hidden, width)
 
     @property
     def out(self) -> nn.Linear:
@@ -48,9 +49,9 @@ class SwiGLU(nn.Module):
     def __init__(self, *, width: int, hidden: int) -> None:
         super().__init__()
         hidden = math.ceil(int(2 * hidden / 3) / 8) * 8
-        self.fc1 = nn.Linear(width, hidden)
-        self.fc2 = nn.Linear(width, hidden)
-        self.fc3 = nn.Linear(hidden, width)
+        self.fc1 = Linear(width, hidden)
+        self.fc2 = Linear(width, hidden)
+        self.fc3 = Linear(hidden, width)
 
     @property
     def out(self) -> nn.Linear:

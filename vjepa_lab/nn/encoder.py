@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vjepa_lab.batch import Grid
 from vjepa_lab.nn import rope as rotary
 from vjepa_lab.nn.attention import Backend
 from vjepa_lab.nn.blocks import MlpKind, init_weights, stack
+from vjepa_lab.nn.linear import linear
 
 
 class Patches(NamedTuple):
@@ -72,7 +72,7 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(3, width, kernel_size=kernel, stride=kernel)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return F.linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
+        return linear(pixels, self.proj.weight.flatten(1), self.proj.bias)
 
 
 class Encoder(nn.Module):

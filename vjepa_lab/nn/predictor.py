@@ -22,6 +22,7 @@ from vjepa_lab.batch import Grid
 from vjepa_lab.nn import rope as rotary
 from vjepa_lab.nn.attention import Backend
 from vjepa_lab.nn.blocks import MlpKind, init_weights, stack
+from vjepa_lab.nn.linear import Linear
 
 
 class Predictor(nn.Module):
@@ -46,7 +47,7 @@ class Predictor(nn.Module):
         self.head_dim = width // heads
         self.rope: rotary.Layout = rope
         self.zero_init_mask_tokens = zero_init_mask_tokens
-        self.predictor_embed = nn.Linear(encoder_width, width)
+        self.predictor_embed = Linear(encoder_width, width)
         self.mask_tokens = nn.ParameterList(nn.Parameter(torch.empty(1, 1, width)) for _ in range(mask_tokens))
         self.predictor_blocks = stack(
             depth=depth,
@@ -58,7 +59,7 @@ class Predictor(nn.Module):
             attention=attention,
         )
         self.predictor_norm = nn.LayerNorm(width, eps=1e-6)
-        self.predictor_proj = nn.Linear(width, encoder_width)
+        self.predictor_proj = Linear(width, encoder_width)
         self.init_weights()
 
     def init_weights(self) -> None:

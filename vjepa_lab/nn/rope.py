@@ -5,8 +5,8 @@ width), and a rest that is not rotated. In each segment adjacent pairs are turne
 
 Decisions. The table of angles depends on the grid alone, so it is built once per grid in float64, kept in float32, and
 shared by all layers, by queries and keys, and by both encoders; the table of chosen tokens is a gather of its rows.
-The sign of the rotation lives in the sine table, which leaves a swap of neighbours, one product and one fused
-multiply-add per application.
+The sign of the rotation lives in the sine table, so that an application is one product and a fused multiply-add with
+the neighbour, and its gradient is another application.
 
 Two layouts of the frequencies. ``exact`` gives both members of a pair the same angle: a rotation, so norms are kept and
 attention depends on offsets alone. ``released`` is that of the published V-JEPA 2 weights, which repeat the list of
@@ -83,11 +83,34 @@ def at(positions: Tensor, *, head_dim: int, layout: Layout = "exact", base: floa
 
 def apply(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate queries and keys (..., N, head_dim). Computed and returned in float32 if ``x`` is narrower."""
+    if torch.compiler.is_compiling():
+        return torch.addcmul(x * cos, _swap(x), sin)  # the compiler makes one kernel of this
+    return _Rotate.apply(x, cos, sin)  # type: ignore[return-value]
+
+
+class _Rotate(torch.autograd.Function):
+    """x cos + swap(x) sin without the swapped copy. The gradient is such a rotation too, of swapped sines."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # pyright: ignore
+        ctx.save_for_backward(cos, sin)
+        out = x * cos
+        end = x.shape[-1] // 2 * 2
+        out[..., 0:end:2].addcmul_(x[..., 1:end:2], sin[..., 0:end:2])
+        out[..., 1:end:2].addcmul_(x[..., 0:end:2], sin[..., 1:end:2])
+        return out
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None, None]:  # pyright: ignore
+        cos, sin = ctx.saved_tensors
+        return apply(grad, cos, _swap(sin)), None, None
+
+
+def _swap(x: Tensor) -> Tensor:
+    """(x0, x1, x2, x3, ...) -> (x1, x0, x3, x2, ...) along the last axis; a last one without a partner becomes 0."""
     odd = x.shape[-1] % 2
-    swapped = x[..., : x.shape[-1] - odd].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)  # (x0, x1) -> (x1, x0)
-    if odd:
-        swapped = F.pad(swapped, (0, 1))
-    return torch.addcmul(x * cos, swapped, sin)
+    swapped = x[..., : x.shape[-1] - odd].unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
+    return F.pad(swapped, (0, 1)) if odd else swapped
 
 
 @lru_cache(maxsize=32)

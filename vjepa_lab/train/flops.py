@@ -12,6 +12,7 @@ import torch
 
 from vjepa_lab.batch import Grid
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.nn.linear import linear
 
 # Dense bf16 tensor-core peaks in TFLOP/s, from the makers' data sheets; fp32 is measured instead.
 _BF16_PEAKS = {"B200": 2250.0, "H200": 989.0, "H100 PCIe": 756.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0}
@@ -60,7 +61,7 @@ def _measured(device: torch.device, dtype: torch.dtype) -> float:
     for _ in range(4):
         _wait(device)
         start = time.perf_counter()
-        torch.mm(a, a)
+        linear(a, a)
         _wait(device)
         best = min(best, time.perf_counter() - start)
     return 2.0 * n**3 / best
