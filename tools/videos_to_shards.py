@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ from webdataset.writer import ShardWriter
 
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.containers import IMAGES, VIDEOS
-from vjepa_lab.data.sources.listing import Listing, Table
+from vjepa_lab.data.sources.listing import Listing, ListingReader
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -72,7 +73,7 @@ def main(argv: list[str] | None = None) -> int:
             if not data:
                 skipped["empty"] += 1
                 continue
-            writer.write(_sample(reader.table, row, extension, data))
+            writer.write(_sample(reader, row, extension, data))
             written, size = written + 1, size + len(data)
         tars = writer.shard
     if reader.classes:
@@ -83,8 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if written else 1
 
 
-def _sample(table: Table, row: int, extension: str, data: bytes) -> dict[str, object]:
-    sample: dict[str, object] = {"__key__": f"{row:09d}", extension: data}
+def _sample(reader: ListingReader, row: int, extension: str, data: bytes) -> dict[str, object]:
+    table = reader.table
+    # the name makes reports about a sample readable; a dot in it would end the key
+    name = re.sub(r"[^\w-]+", "_", Path(reader.path(row)).stem)[:60]
+    sample: dict[str, object] = {"__key__": f"{row:09d}-{name}", extension: data}
     if table.labels[row] >= 0:
         sample["cls"] = int(table.labels[row])
     times = {name: float(values[row]) for name, values in table.times.items()}

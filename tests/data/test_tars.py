@@ -33,7 +33,7 @@ def write_tar(path: Path, files: dict[str, bytes], style: int = tarfile.PAX_FORM
 def contents(path: Path) -> list[dict[str, bytes]]:
     """Every sample of a tar, by its ranges."""
     files = tars.Files()
-    return [tars.members(files.read(str(path), int(a), int(b))) for a, b in tars.index(str(path)).ranges]
+    return [tars.members(files.read(str(path), int(a), int(b)))[1] for a, b in tars.index(str(path)).ranges]
 
 
 FILES = {
@@ -237,7 +237,7 @@ class Remote(Dataset):
         return len(self.ranges)
 
     def __getitem__(self, index: int) -> dict[str, bytes]:
-        return tars.members(self.files.read(self.url, *map(int, self.ranges[index])))
+        return tars.members(self.files.read(self.url, *map(int, self.ranges[index])))[1]
 
 
 def test_a_remote_tar_reads_like_the_local_one_also_in_forked_workers(tmp_path, server):

@@ -152,7 +152,7 @@ class _Slots(Dataset):
         self.augment = augment
         # Bad samples this process has met for reasons that hold for every draw, so that a second draw costs nothing (a
         # damaged file may still have good frames elsewhere: it is tried again); and whether any was good.
-        self._bad: list[dict[int, tuple[str, str]]] = [{} for _ in readers]
+        self._bad: list[dict[int, Skip]] = [{} for _ in readers]
         self._any_good = [False for _ in readers]
 
     def __getitem__(self, slot: int) -> tuple[Sample | None, list[Skip], str | None]:
@@ -171,12 +171,12 @@ class _Slots(Dataset):
                     self._any_good[source] = True
                     return (self.augment(sample, rng) if reader.augment else sample), skipped, None
                 except BadSample as error:
-                    reason, detail = error.reason, error.detail
-                    if reason in _LASTING:
-                        bad[index] = (reason, detail)
+                    skip = Skip(reader.name, error.key, error.reason, error.detail)
+                    if error.reason in _LASTING:
+                        bad[index] = skip
             else:
-                reason, detail = bad[index]
-            skipped.append(Skip(reader.name, reader.key(index), reason, detail))
+                skip = bad[index]
+            skipped.append(skip)
             if attempt + 1 >= MOST_TRIES and not self._any_good[source]:
                 break
         tried = len(skipped)

@@ -233,20 +233,22 @@ def _remote(url: str, start: int, end: int) -> bytes:
         raise OSError(f"{type(error).__name__}: {error}") from None
 
 
-def members(data: bytes) -> dict[str, bytes]:
-    """Contents of the members of one sample by last extension, in lower case."""
+def members(data: bytes) -> tuple[str, dict[str, bytes]]:
+    """Base name of one sample, and the contents of its members by last extension, in lower case."""
     found: dict[str, bytes] = {}
+    base = ""
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 if file is not None:
+                    base = base or str(base_plus_ext(member.name)[0])
                     found.setdefault(_extension(member.name), file.read())
     except tarfile.TarError as error:
         raise Unreadable("truncated", f"tar: {error}") from None
     if not any(ext in VIDEOS + IMAGES for ext in found):
         raise Unreadable("truncated", "the tar has changed since its index was made")
-    return found
+    return base, found
 
 
 def _extension(name: str) -> str:

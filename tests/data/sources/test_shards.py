@@ -84,7 +84,7 @@ def test_a_sample_has_its_clip_label_and_times(film, tmp_path):
     shown = film.numbers(samples[2].clip.permute(1, 2, 3, 0).numpy())
     assert 16 <= shown[0] <= shown[-1] < 32
     assert samples[2].event == pytest.approx(3.0 - shown[0] / 8)
-    assert samples[2].key == f"{tmp_path / 's.tar'}#2 frames {shown[0]}-{shown[-1]}"
+    assert samples[2].key == f"{tmp_path / 's.tar'}#2 2 frames {shown[0]}-{shown[-1]}"
 
 
 def test_names_are_numbered_by_the_file_of_classes(film, tmp_path):
@@ -95,7 +95,7 @@ def test_names_are_numbered_by_the_file_of_classes(film, tmp_path):
     named = Shards(urls=path, classes=str(tmp_path / "classes.txt")).open(SPEC)
     assert [named.read(i, np.random.default_rng(0)).label for i in range(2)] == [1, 0]
     assert named.classes == ["wave", "clap"]
-    with pytest.raises(ValueError, match=r"s.tar#2: label: got 'sing', expected one of the 2 classes"):
+    with pytest.raises(ValueError, match=r"s.tar#2 2: label: got 'sing', expected one of the 2 classes"):
         named.read(2, np.random.default_rng(0))
     with pytest.raises(ValueError, match="label: got 'wave', expected an integer"):
         Shards(urls=path).open(SPEC).read(1, np.random.default_rng(0))
@@ -108,7 +108,7 @@ def test_a_bad_video_is_a_bad_sample(tmp_path):
         with pytest.raises(BadSample) as error:
             reader.read(index, np.random.default_rng(0))
         assert error.value.reason == reason
-        assert error.value.key == f"{tmp_path / 's.tar'}#{index}"
+        assert error.value.key == f"{tmp_path / 's.tar'}#{index} {index}"
 
 
 def test_damage_is_reported_once_and_the_samples_before_it_are_used(film, tmp_path, caplog):
@@ -166,6 +166,7 @@ def test_a_listing_written_to_shards_reads_the_same(film, tmp_path, capsys):
     entry = {"name": "shards", "urls": f"{folder}/shard-{{000000..000002}}.tar", "weight": 2.0}
     packed = SOURCES.build(entry).open(SPEC)
     assert (folder / "shard-classes.txt").read_text().split() == listed.classes
+    assert " 00000000" in packed.read(0, np.random.default_rng(3)).key  # a sample is named after its file
     key = lambda s: (s.label, s.clip.sum().item())  # noqa: E731
     one = sorted(key(listed.read(i, np.random.default_rng(3))) for i in range(5))
     two = sorted(key(packed.read(i, np.random.default_rng(3))) for i in range(5))

@@ -135,7 +135,8 @@ class ShardsReader:
         start, end = (int(x) for x in self._ranges[sample])
         try:
             data = within(self._spec.timeout, partial(self._files.read, self._urls[shard], start, end))
-            members = tars.members(data)
+            base, members = tars.members(data)
+            key = f"{key} {base}"
         except Unreadable as error:
             raise BadSample(error.reason, key, error.detail) from None
         media = next(content for ext, content in members.items() if ext in VIDEOS + IMAGES)
