@@ -30,6 +30,8 @@ _PERIOD = 0.9
 "of a texture, in radii"
 _WAVES = 5
 "cosines of the background along each axis, the constant one included"
+_GREY = 92.5
+"mean brightness of a background"
 
 
 class Look(NamedTuple):
@@ -51,8 +53,11 @@ class Look(NamedTuple):
     "(3,)"
 
 
-def draw_look(rng: np.random.Generator, discs: int) -> Look:
-    """A random look. Disc k keeps its hue band (k/K of the circle, a half wide) and its texture family in all clips."""
+def draw_look(rng: np.random.Generator, discs: int, *, background: float = 1.0) -> Look:
+    """A random look. Disc k keeps its hue band (k/K of the circle, a half wide) and its texture family in all clips.
+
+    ``background`` scales how much the background varies, in a clip and between clips; 0 is one grey for all.
+    """
     u = rng.random((discs, 5))
     colour = np.empty((discs, 2, 3), dtype=np.float32)
     for k, (hue, saturation, value, _, _) in enumerate(u.tolist()):
@@ -62,8 +67,8 @@ def draw_look(rng: np.random.Generator, discs: int) -> Look:
     colour[:, 0] = 0.35 * colour[:, 1]
     waves = np.arange(_WAVES)
     decay = 1 / (1 + waves[:, None] + waves)
-    background = (48 * decay * (2 * rng.random((3, _WAVES, _WAVES)) - 1)).astype(np.float32)
-    background[:, 0, 0] = 55 + 75 * rng.random() + 30 * (rng.random(3) - 0.5)
+    waved = (background * 48 * decay * (2 * rng.random((3, _WAVES, _WAVES)) - 1)).astype(np.float32)
+    waved[:, 0, 0] = _GREY + background * (55 - _GREY + 75 * rng.random() + 30 * (rng.random(3) - 0.5))
     outside = (15 + 20 * rng.random(3)).astype(np.float32)
     centre, width, grey = rng.random(3).tolist()
     centre, width = 0.3 + 0.4 * centre, 0.15 + 0.1 * width
@@ -71,7 +76,7 @@ def draw_look(rng: np.random.Generator, discs: int) -> Look:
         colour=colour,
         family=tuple(k % _FAMILIES for k in range(discs)),
         phase=(2 * math.pi * u[:, 3:]).astype(np.float32),
-        background=background,
+        background=waved,
         outside=outside,
         bar=(centre - width / 2, centre + width / 2),
         bar_colour=np.full(3, 20 + 50 * grey, dtype=np.float32),

@@ -259,3 +259,12 @@ def test_tool_leaves_a_folder_in_use_alone(tool: ModuleType, tmp_path: Path) -> 
     with pytest.raises(SystemExit, match="not empty"):
         tool.main([str(tmp_path)])
     assert [p.name for p in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_the_background_can_be_toned_down_to_one_grey_and_changes_nothing_else() -> None:
+    plain, grey = reader().read(0), reader(background=0.0).read(0)
+    values, counts = np.unique(np.concatenate([grey.clip[c].numpy().ravel() for c in range(3)]), return_counts=True)
+    assert values[counts.argmax()] in (92, 93)
+    assert counts.max() > 0.5 * counts.sum()
+    assert len(np.unique(plain.clip.numpy())) > len(values)
+    assert torch.equal(plain.truth["position"], grey.truth["position"])

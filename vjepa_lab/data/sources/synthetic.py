@@ -83,6 +83,8 @@ class Synthetic:
     "seconds of the world between frames"
     pan: float = 0.0
     "how far the camera sways to each side along a random line, in frame widths; 0 is a camera at rest"
+    background: float = 1.0
+    "how much the background varies, in a clip and between clips; 0 is the same grey everywhere"
     occluder: bool = False
     "an opaque upright bar stands before the camera"
     gravity: float = 0.0
@@ -104,7 +106,9 @@ class Synthetic:
             problems.append(f"label: expected direction or collisions, got {self.label}")
         problems += [f"{n}: expected above 0, got {v}" for n in ("speed", "step") if (v := getattr(self, n)) <= 0]
         problems += [
-            f"{n}: expected 0 or more, got {v}" for n in ("pan", "gravity", "damping") if (v := getattr(self, n)) < 0
+            f"{n}: expected 0 or more, got {v}"
+            for n in ("background", "pan", "gravity", "damping")
+            if (v := getattr(self, n)) < 0
         ]
         if self.gravity > 0 and self.damping > 0:
             problems.append("gravity and damping: expected at most one of them above 0")
@@ -147,7 +151,7 @@ class SyntheticReader:
         draws = np.random.Generator(np.random.Philox(key=seed))
         motion = self._simulate(draws)
         # Every option draws its numbers whether it is on or not, so that switching one on changes nothing else.
-        look = draw_look(draws, cfg.discs)
+        look = draw_look(draws, cfg.discs, background=cfg.background)
         camera = self._camera(draws)
 
         aspect = self.height / self.width
