@@ -48,8 +48,13 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.proj = Linear(width, width)
 
-    def forward(self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
-        """``cos`` and ``sin`` are a ``rope.RopeTable``; without them tokens have no positions."""
+    def forward(
+        self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None, last: int | None = None
+    ) -> Tensor:
+        """``cos`` and ``sin`` are a ``rope.RopeTable``; without them tokens have no positions.
+
+        With ``last``, only the last so many tokens ask and are returned, (B, last, D); all tokens answer.
+        """
         width = x.shape[-1]
         # Splits rather than slices: the backward pass of a slice fills a tensor of the whole with zeros.
         qk, v = self.qkv(x).split((2 * width, width), dim=-1)
@@ -58,6 +63,8 @@ class Attention(nn.Module):
         if cos is not None and sin is not None:
             qk = rope.apply(qk, cos, sin).to(v.dtype)
         q, k = qk.split(self.heads, dim=1)
+        if last is not None:
+            q = q[:, :, -last:]
         y = attend(q, k, v, backend=self.backend)
         return self.proj(y.transpose(1, 2).flatten(2))
 

@@ -106,9 +106,14 @@ class Block(nn.Module):
         self.mlp = (Mlp if mlp == "gelu" else SwiGLU)(width=width, hidden=mlp_hidden)
         self.drop_path = DropPath(rate=drop_path)
 
-    def forward(self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None) -> Tensor:
-        """``cos`` and ``sin`` are a ``rope.RopeTable``."""
-        x = x + self.drop_path(self.attn(self.norm1(x), cos, sin))
+    def forward(
+        self, x: Tensor, cos: Tensor | None = None, sin: Tensor | None = None, last: int | None = None
+    ) -> Tensor:
+        """``cos`` and ``sin`` are a ``rope.RopeTable``; with ``last``, only the last so many tokens are returned."""
+        y = self.attn(self.norm1(x), cos, sin, last)
+        if last is not None:
+            x = x[:, -last:]
+        x = x + self.drop_path(y)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 

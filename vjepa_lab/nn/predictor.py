@@ -88,6 +88,8 @@ class Predictor(nn.Module):
         cos, sin = rotary.tables(grid, ids, head_dim=self.head_dim, layout=self.rope, device=context.device)
         hidden = self.mask_tokens[mask_token].expand(*target_ids.shape, -1)
         x = torch.cat((self.predictor_embed(context), hidden), dim=1)
-        for block in self.predictor_blocks:
+        *blocks, final = self.predictor_blocks
+        for block in blocks:
             x = block(x, cos, sin)
-        return self.predictor_proj(self.predictor_norm(x[:, context_ids.shape[1] :]))
+        x = final(x, cos, sin, target_ids.shape[1])  # (B, M, d): nobody reads what it would say of the context
+        return self.predictor_proj(self.predictor_norm(x))
