@@ -91,13 +91,15 @@ def test_problems_of_meaning_are_told_together():
             "data.stride=2",
             "init.load=weights+optimizer",
             "encoder.size=huuge",
+            "probes=[{name: motion}, {name: motion}]",
+            "encoder.drop_path=1",
         ],
     )
     with pytest.raises(ConfigError) as caught:
         validate(config)
     text = str(caught.value)
     for words in (
-        ["9 problems"],
+        ["11 problems"],
         ["encoder.crop", "250", "240 or 256"],
         ["ema.start", "2.0"],
         ["trainer.strategy", "fsdp2"],
@@ -107,8 +109,16 @@ def test_problems_of_meaning_are_told_together():
         ["data", "fps", "stride"],
         ["init.load", "init.checkpoint"],
         ["encoder.size", "huuge"],
+        ["probes", "'motion' is listed twice"],
+        ["encoder.drop_path", "1.0"],
     ):
         assert all(word in text for word in words), words
+
+
+def test_sizes_below_one_are_named():
+    config = load(PretrainConfig, [], ["predictor.heads=0", "encoder.depth=-1"])
+    with pytest.raises(ConfigError, match=r"encoder\.depth: got -1[\s\S]*predictor\.heads: got 0"):
+        validate(config)
 
 
 def test_the_defaults_have_no_problem():
@@ -123,7 +133,11 @@ def test_the_global_batch_must_add_up():
 
 @pytest.mark.parametrize(
     ("variables", "who"),
-    [({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun"), ({"SLURM_NTASKS": "4"}, "SLURM")],
+    [
+        ({"TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun"),
+        ({"SLURM_NTASKS": "4"}, "SLURM"),
+        ({"SLURM_NTASKS": "2", "TORCHELASTIC_RUN_ID": "x", "WORLD_SIZE": "4"}, "torchrun"),  # one torchrun per node
+    ],
 )
 def test_a_launcher_that_started_another_number_of_processes_is_refused(monkeypatch, variables, who):
     for name, value in variables.items():

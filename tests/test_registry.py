@@ -60,3 +60,8 @@ def test_a_plugin_registers_from_outside_and_a_second_of_its_name_is_refused(mon
 def test_what_is_no_dataclass_is_refused():
     with pytest.raises(ValueError, match="must be a dataclass"):
         Registry("mask", "vjepa_lab.masks").register(int)
+
+
+def test_a_module_that_registers_nothing_is_named():
+    with pytest.raises(ValueError, match=r"vjepa_lab\.data\.mixture registers no thing"):
+        Registry("thing", "vjepa_lab.data").get("mixture")

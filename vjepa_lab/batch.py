@@ -101,7 +101,7 @@ class Rows:
 
     def integers(self, high: int, *shape: int) -> Tensor:
         """int64 (count, *shape) in [0, high)."""
-        return (self.uniform(*shape).double() * high).long().clamp_(max=high - 1)
+        return (self.uniform(*shape) * 2**24).long() * high >> 24  # exact, and without float64, which MPS lacks
 
 
 class Rng(NamedTuple):

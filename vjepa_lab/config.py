@@ -42,7 +42,7 @@ class RunConfig:
     seed: int = 0
     "everything random is a function of (seed, step, rank)"
     resume: str = "auto"
-    "auto (last.ckpt of the folder if there is one) | never (refuses a folder with a checkpoint) | a checkpoint's path"
+    "auto (last.ckpt of the folder if there is one; so too in a job that SLURM requeued) | never | a checkpoint's path"
     log_every: int = 10
     "steps between two rows of metrics.csv"
     save_every: int = 500
@@ -194,7 +194,7 @@ class TrainerConfig:
     "processes per node; 0: every GPU of the node, or one process on a CPU"
     nodes: int = 1
     strategy: str = "ddp"
-    "ddp | fsdp2; one process uses neither"
+    "ddp | fsdp2; one process uses neither, except fsdp2 on a GPU"
     precision: str = "fp32"
     "fp32 | bf16-mixed"
     accumulate: int = 1

@@ -51,7 +51,7 @@ class Registry:
         """The dataclass of this name.
 
         Raises:
-            ValueError: no such name; the message offers the nearest one.
+            ValueError: no such name (the message offers the nearest one), or its module registers nothing.
         """
         if name not in self._classes:
             if name not in self.names():
@@ -59,6 +59,10 @@ class Registry:
                 hint = f"did you mean '{near[0]}'?" if near else f"there are: {', '.join(self.names())}"
                 raise ValueError(f"no {self.kind} is named '{name}'; {hint}")
             importlib.import_module(f"{self.package}.{name}")
+            if name not in self._classes:
+                raise ValueError(
+                    f"{self.package}.{name} registers no {self.kind}; decorate its dataclass with register"
+                )
         return self._classes[name]
 
     def build(self, entry: Mapping[str, Any]) -> Any:

@@ -61,11 +61,17 @@ def _plugins(config: PretrainConfig, problems: list[str]) -> None:
 
 def _model(config: PretrainConfig, problems: list[str]) -> None:
     encoder, predictor = config.encoder, config.predictor
-    if _choice("encoder.size", encoder.size, tuple(SIZES), problems):
+    sizes = {f"encoder.{name}": getattr(encoder, name) for name in ("width", "depth", "heads")}
+    sizes |= {f"predictor.{name}": getattr(predictor, name) for name in ("width", "depth", "heads", "mask_tokens")}
+    wrong = {name: value for name, value in sizes.items() if value is not None and value < 1}
+    problems.extend(f"{name}: got {value}, expected at least 1" for name, value in wrong.items())
+    if not 0 <= encoder.drop_path < 1:
+        problems.append(f"encoder.drop_path: got {encoder.drop_path}, expected 0 or more and less than 1")
+    if not wrong and _choice("encoder.size", encoder.size, tuple(SIZES), problems):
         size = encoder.resolved()
         if size.width % size.heads:
             problems.append(f"encoder: width {size.width} is not divisible by {size.heads} heads")
-    if predictor.width % max(predictor.heads, 1):
+    if not wrong and predictor.width % predictor.heads:
         problems.append(f"predictor: width {predictor.width} is not divisible by {predictor.heads} heads")
     _choice("encoder.rope", encoder.rope, ("released", "exact"), problems)
     _choice("encoder.mlp", encoder.mlp, ("gelu", "swiglu"), problems)
@@ -85,6 +91,9 @@ def _model(config: PretrainConfig, problems: list[str]) -> None:
         problems.append("masks: the list is empty, expected at least one strategy")
     entries(MASKS, config.masks, "masks", problems)
     entries(PROBES, config.probes, "probes", problems)
+    names = [str(entry.get("name")) for entry in config.probes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    problems.extend(f"probes: '{name}' is listed twice, its metrics would have the same names" for name in twice)
 
 
 def _data(config: PretrainConfig, problems: list[str]) -> None:
@@ -147,16 +156,11 @@ def _trainer(config: PretrainConfig, problems: list[str]) -> None:
     if trainer.devices == 0 and (trainer.nodes > 1 or data.global_batch is not None):
         problems.append("trainer.devices: give the number per node (with several nodes or data.global_batch)")
         return
-    asked = trainer.devices * trainer.nodes
-    for check in (_launched_by_torchrun, _launched_by_slurm):
-        launched = check()
-        if launched is not None and asked and launched[0] != asked:
-            problems.append(
-                f"trainer: {launched[1]} started {launched[0]} processes, but trainer.devices x trainer.nodes = "
-                f"{trainer.devices} x {trainer.nodes} = {asked}"
-            )
+    if trainer.devices > 0:
+        launch = launch_problem(trainer.devices, trainer.nodes)
+        problems.extend([launch] if launch else [])
     if data.global_batch is not None:
-        total = data.batch * asked * trainer.accumulate
+        total = data.batch * trainer.devices * trainer.nodes * trainer.accumulate
         if total != data.global_batch:
             problems.append(
                 f"data.global_batch: got {data.global_batch}, but batch {data.batch} x devices {trainer.devices} x "
@@ -164,17 +168,27 @@ def _trainer(config: PretrainConfig, problems: list[str]) -> None:
             )
 
 
-def _launched_by_torchrun() -> tuple[int, str] | None:
-    if "TORCHELASTIC_RUN_ID" in os.environ and "WORLD_SIZE" in os.environ:
-        return int(os.environ["WORLD_SIZE"]), "torchrun"
-    return None
+def launch_problem(devices: int, nodes: int) -> str | None:
+    """What is wrong where a launcher has started another number of processes than ``devices`` x ``nodes``; or None."""
+    env = os.environ
+    if "TORCHELASTIC_RUN_ID" in env and "WORLD_SIZE" in env:  # before SLURM: torchrun may be started by it
+        started, who = int(env["WORLD_SIZE"]), "torchrun"
+    # an interactive shell has a job id and no tasks of its own to agree with
+    elif "SLURM_NTASKS" in env and env.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        started, who = int(env["SLURM_NTASKS"]), "SLURM"
+    else:
+        return None
+    if started == devices * nodes:
+        return None
+    return (
+        f"trainer: {who} started {started} processes, but trainer.devices x trainer.nodes = "
+        f"{devices} x {nodes} = {devices * nodes}"
+    )
 
 
-def _launched_by_slurm() -> tuple[int, str] | None:
-    # a batch step or an interactive shell has a job id and no tasks of its own to agree with
-    if "SLURM_NTASKS" in os.environ and os.environ.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
-        return int(os.environ["SLURM_NTASKS"]), "SLURM"
-    return None
+def requeued() -> bool:
+    """Is this a SLURM job that was started before? Then its own checkpoint comes before ``run.resume``."""
+    return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
 
 
 def _starts(config: PretrainConfig, problems: list[str]) -> None:
@@ -187,5 +201,5 @@ def _starts(config: PretrainConfig, problems: list[str]) -> None:
         problems.append(f"init.load: '{init.load}' needs init.checkpoint")
     if run.resume not in ("auto", "never") and not exists(run.resume):
         problems.append(f"run.resume: got '{run.resume}', expected auto, never or the path of a checkpoint file")
-    if run.resume == "never" and (Path(run.dir) / "last.ckpt").exists():
+    if run.resume == "never" and (Path(run.dir) / "last.ckpt").exists() and not requeued():
         problems.append(f"run.resume=never: {run.dir} already holds last.ckpt; give another run.dir, or resume")

@@ -134,6 +134,17 @@ def test_a_source_of_which_everything_is_bad_stops_with_its_name_and_reasons(tmp
     assert len((tmp_path / "bad_samples.jsonl").read_text().splitlines()) == 6
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_mistake_that_shows_only_in_reading_is_told_without_a_traceback(workers):
+    class Mistaken(Numbers):
+        def read(self, index, rng):
+            raise ValueError("decoder: no such thing")
+
+    with pytest.raises(ValueError, match="source numbers: decoder: no such thing") as caught:
+        list(make([Mistaken()], workers=workers))
+    assert "Traceback" not in str(caught.value)
+
+
 def test_replacements_come_from_the_same_source():
     readers = [Numbers("a", bad=range(40)), Numbers("b")]
     keys = [k for batch in make(readers, [0.5, 0.5], batch=32, batches=16) for k in batch.key]

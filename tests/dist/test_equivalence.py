@@ -74,6 +74,22 @@ def test_a_checkpoint_of_one_strategy_resumes_under_another(runs, tmp_path, wrot
     assert torch.allclose(target(tmp_path / "run"), target(runs / "one"), atol=1e-5)
 
 
+def test_torchrun_starts_the_same_training(runs, tmp_path):
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "-m", "vjepa_lab", "pretrain"]
+    done = subprocess.run(
+        [*command, str(TINY), f"run.dir={run}", *STRATEGIES["ddp"]],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert curve(run, "loss") == pytest.approx(curve(runs / "ddp", "loss"), abs=1e-6)
+
+
 def test_lines_for_people_are_printed_once(tmp_path):
     text = launch(tmp_path / "run", "ddp", "optim.steps=2")
     assert text.count("encoder  tiny") == 1

@@ -52,6 +52,12 @@ def test_positions_matter_when_given():
     assert not torch.allclose(attention(x, *table)[:, order], attention(x[:, order], *table), atol=1e-4)
 
 
+def test_asking_for_the_last_tokens_gives_the_end_of_the_whole():
+    attention = Attention(width=24, heads=2)
+    x, table = torch.randn(2, 12, 24), rope.tables(Grid(2, 2, 3), head_dim=12)
+    torch.testing.assert_close(attention(x, *table, last=5), attention(x, *table)[:, -5:], atol=1e-6, rtol=0)
+
+
 def test_bf16_autocast_stays_near_float32():
     attention = Attention(width=24, heads=2)
     x = torch.randn(2, 12, 24)

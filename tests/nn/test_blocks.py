@@ -22,6 +22,11 @@ def test_block_is_two_pre_norm_residual_branches():
     torch.testing.assert_close(block(x), expected, atol=1e-6, rtol=0)
 
 
+def test_block_asked_for_the_last_tokens_gives_the_end_of_the_whole():
+    block, x = Block(width=24, heads=2, mlp_hidden=48), torch.randn(2, 7, 24)
+    torch.testing.assert_close(block(x, last=3), block(x)[:, -3:], atol=1e-6, rtol=0)
+
+
 def test_swiglu_equals_its_formula_and_is_two_thirds_as_wide():
     torch.manual_seed(0)
     mlp = SwiGLU(width=16, hidden=64)

@@ -125,3 +125,23 @@ def test_full_tables_are_built_once():
 def test_unknown_layout_is_refused():
     with pytest.raises(ValueError, match="'released' or 'exact', got 'interleaved'"):
         rope.tables(GRID, head_dim=32, layout="interleaved")  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize("layout", ["released", "exact"])
+@pytest.mark.parametrize("head_dim", [7, 12])
+def test_gradients_of_first_and_second_order_are_those_of_the_rotation(layout, head_dim):
+    ids = torch.tensor([[3, 17, 42], [0, 8, 59]])
+    table = rope.at(torch.stack((ids // 20, ids % 20 // 5, ids % 5), -1), head_dim=head_dim, layout=layout)
+    cos, sin = (t.double().unsqueeze(1) for t in table)
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 2, 3, head_dim, generator=g, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: rope.apply(x, cos, sin), (x,))
+    assert torch.autograd.gradgradcheck(lambda x: rope.apply(x, cos, sin).square(), (x,))
+
+
+def test_the_formula_left_to_the_compiler_is_the_same(monkeypatch):
+    x = torch.randn(2, 3, GRID.n, 7, generator=torch.Generator().manual_seed(0))
+    table = rope.tables(GRID, head_dim=7)
+    eager = rope.apply(x, *table)
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    torch.testing.assert_close(rope.apply(x, *table), eager, atol=1e-6, rtol=0)

@@ -74,3 +74,10 @@ def test_targets_are_the_mean_state_of_a_tubelets_frames():
     assert y.shape == (2, 4, 3 * 2 + 3 * 2 + 3)
     expected = batch.truth["velocity"][1, 2:4, 1].mean(0)
     assert torch.allclose(y[1, 1, columns["velocity"]].view(3, 2)[1], expected)
+
+
+def test_clips_without_exact_state_are_refused():
+    reader = SOURCES.build(PROBE.source).open(SPEC)
+    batch = next(evaluation(reader, first=0, count=2, batch=2))
+    with pytest.raises(ValueError, match=r"probe motion: synthetic/.*source: \{name: synthetic\}"):
+        state_per_tubelet(batch._replace(truth={}), 4)

@@ -30,3 +30,11 @@ def test_a_common_offset_hides_everything_unless_it_is_removed():
 
 def test_collapsed_features_have_rank_one():
     assert rankme(torch.ones(100, 32), centred=False) == pytest.approx(1.0, abs=0.01)
+
+
+@pytest.mark.parametrize("rows", [20, 300])
+def test_it_is_the_entropy_of_the_singular_values(rows):
+    z = isotropic(48)[:rows] * torch.logspace(0, -3, 48)
+    p = torch.linalg.svdvals(z.double() - z.double().mean(0))
+    p = p / p.sum() + 1e-7
+    assert rankme(z) == pytest.approx(torch.exp(-(p * p.log()).sum()).item(), rel=1e-4)

@@ -12,7 +12,8 @@ from vjepa_lab.registry import MASKS
 from vjepa_lab.train.flops import peak_flops, step_flops_per_clip
 
 
-def test_the_formula_is_what_torch_counts():
+def test_the_formula_is_what_torch_counts(monkeypatch):
+    monkeypatch.setattr("vjepa_lab.nn.linear._onednn_pays", lambda: False)  # products that torch's counter knows
     config = load(PretrainConfig, [], ["encoder.size=tiny", "encoder.depth=3", "encoder.crop=64", "predictor.depth=2"])
     grid = Grid.of(16, 64, 64, tubelet=2, patch=16)
     jepa = build_jepa(config)

@@ -1,5 +1,7 @@
 """Rows survive a resume and a kill; an earlier configuration is kept."""
 
+import subprocess
+
 from vjepa_lab.train import folder
 
 
@@ -26,3 +28,15 @@ def test_a_changed_configuration_does_not_overwrite_the_earlier_one(tiny):
     assert sorted(p.name for p in run.glob("config*.yaml")) == ["config.1.yaml", "config.yaml"]
     assert "lr: 0.5" in (run / "config.yaml").read_text()
     assert len((run / "run.jsonl").read_text().splitlines()) == 3
+
+
+def test_the_commit_is_of_this_project_or_none(tmp_path, monkeypatch):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "of another project"], check=True)
+    module = tmp_path / "folder.py"
+    module.touch()
+    monkeypatch.setattr(folder, "__file__", str(module))
+    assert folder._commit() is None
+    subprocess.run([*git, "add", "folder.py"], check=True)
+    assert len(folder._commit().removesuffix("-dirty")) == 40

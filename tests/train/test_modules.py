@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from vjepa_lab import dist, masks
 from vjepa_lab.train.folder import read_metrics
 from vjepa_lab.train.modules import PretrainModule, grad_norm
 from vjepa_lab.train.run import pretrain
@@ -37,6 +38,15 @@ def test_equal_seeds_make_equal_models_and_leave_the_callers_random_state(tiny):
     weights = [m.jepa.context.blocks[0].attn.qkv.weight for m in (one, two, three)]
     assert torch.equal(weights[0], weights[1])
     assert not torch.equal(weights[0], weights[2])
+
+
+def test_whatever_is_trained_gets_a_gradient(tiny):
+    """DDP waits for all of them; of several mask tokens only the first is used."""
+    module = PretrainModule(tiny("predictor.mask_tokens=3"))
+    pairs = masks.sample(module.strategies, module.grid, dist.rng(0, 0, batch=2))
+    module.jepa(torch.randn(2, 3, 4, 16, 16), pairs)["loss"].backward()
+    assert [n for n, p in module.named_parameters() if p.requires_grad and p.grad is None] == []
+    assert len(module.jepa.predictor.mask_tokens) == 3
 
 
 def poison(monkeypatch, steps):

@@ -93,12 +93,15 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path, uninterrupted, workers, devi
     assert [r["step"] for r in read_metrics(run)] == list(range(1, STEPS + 1))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1], ids=lambda n: n.name)
-def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path, uninterrupted, number):
+@pytest.mark.parametrize(
+    ("number", "workers"), [(signal.SIGTERM, 2), (signal.SIGUSR1, 0), (signal.SIGINT, 0)], ids=lambda v: str(v)
+)
+def test_a_signal_stops_at_a_step_boundary_with_a_checkpoint(tmp_path, uninterrupted, number, workers):
+    """Sent to the whole process group, as terminals and some clusters do: loader processes must not die of it."""
     run, out = tmp_path / "run", tmp_path / "out"
-    process = start(out, run)
+    process = start(out, run, f"data.workers={workers}")
     wait_for_step(run, 10, process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)
     text = finish(process, code=75)
     assert "stopped by a signal" in text
     stopped_at = int(read_metrics(run)[-1]["step"])

@@ -10,7 +10,8 @@ from vjepa_lab.config import PretrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train import checkpoints
 from vjepa_lab.train.folder import read_metrics
-from vjepa_lab.train.run import pretrain
+from vjepa_lab.train.run import _start, pretrain
+from vjepa_lab.validate import validate
 
 MOTION = "probes=[{name: motion, every: 3, fit_clips: 24, select_clips: 8, test_clips: 10, batch: 8, cells: 2}]"
 
@@ -56,6 +57,33 @@ def test_a_run_stopped_early_continues_to_more_steps(tmp_path, run_tiny):
     whole = losses(run_tiny(f"run.dir={tmp_path / 'whole'}", "optim.steps=9", "ema.end=0.9"))
     run_tiny(f"run.dir={tmp_path / 'part'}", "optim.steps=5", "ema.end=0.9")
     assert losses(run_tiny(f"run.dir={tmp_path / 'part'}", "optim.steps=9", "ema.end=0.9")) == whole
+
+
+@pytest.mark.parametrize(("before", "after"), [(4, 1), (1, 4)])
+def test_a_run_goes_on_with_another_number_of_micro_batches(run_tiny, before, after):
+    split = lambda n: (f"trainer.accumulate={n}", f"data.batch={4 // n}")  # noqa: E731
+    run_tiny(*split(before), "optim.steps=3")
+    run = run_tiny(*split(after), "optim.steps=9")
+    rows = read_metrics(run)
+    assert [r["step"] for r in rows] == list(range(1, 10))
+    assert [r["samples"] for r in rows] == [4 * s for s in range(1, 10)]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_with_a_clean_sheet(run_tiny):
+    run = run_tiny(MOTION)
+    (run / "last.ckpt").unlink()
+    run_tiny(MOTION)
+    assert [r["step"] for r in read_metrics(run) if "motion/mean" in r] == [0, 3, 6]
+
+
+def test_a_requeued_job_goes_on_from_its_own_checkpoint(tmp_path, run_tiny, tiny, monkeypatch):
+    first = run_tiny(f"run.dir={tmp_path / 'a'}", "run.keep_every=2")
+    again = [f"run.dir={tmp_path / 'b'}", f"run.resume={first / 'step-0000002.ckpt'}"]
+    run_tiny(*again, "optim.steps=4")
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    for resume in (again[1], "run.resume=never"):
+        validate(tiny(again[0], resume))
+        assert _start(tiny(again[0], resume), tmp_path / "b").step == 4
 
 
 def test_a_finished_run_says_so_and_does_nothing(run_tiny, capsys, caplog):

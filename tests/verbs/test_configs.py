@@ -1,5 +1,6 @@
 """Every YAML that is shipped loads, has a header that says what it costs, and trains when made small."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,27 @@ def test_a_shipped_config_says_what_it_costs_and_has_no_problem(path):
     assert all(word in header for word in ("# Command", "# Cost", "# Expect")), "the header is incomplete"
     over = ["init.load=weights"] if path.parent.name == "cooldown" else []
     validate(load(PretrainConfig, base_of(path), over))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=name)
+def test_the_command_in_the_header_has_no_problem(path, monkeypatch, tmp_path):
+    text = path.read_text().replace("\\\n#", "")
+    words = shlex.split(next(line for line in text.splitlines() if line.startswith("# Command")))[2:]
+    assert words[:2] in (["vjepa-lab", "pretrain"], ["sbatch", "docker/pretrain.sbatch"])
+    assert str(path.relative_to(ROOT)) in words
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for word in words:  # the checkpoint of the run before
+        if word.startswith("init.checkpoint="):
+            checkpoint = Path(word.partition("=")[2])
+            checkpoint.parent.mkdir(parents=True)
+            checkpoint.touch()
+    config = load(PretrainConfig, [w for w in words[2:] if "=" not in w], [w for w in words[2:] if "=" in w])
+    validate(config)
+    if config.trainer.nodes > 1:
+        script = (ROOT / "docker/pretrain.sbatch").read_text()
+        assert f"--nodes={config.trainer.nodes}\n" in script
+        assert f"--ntasks-per-node={config.trainer.devices}\n" in script
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)

@@ -11,6 +11,8 @@ Decisions:
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -125,6 +127,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=self.pin_memory,
             prefetch_factor=2 if self.workers else None,
+            worker_init_fn=_stand_aside,
         )
         iterator = iter(inner)
         while True:
@@ -174,6 +177,8 @@ class _Slots(Dataset):
                     skip = Skip(reader.name, error.key, error.reason, error.detail)
                     if error.reason in _LASTING:
                         bad[index] = skip
+                except ValueError as error:  # a mistake in what was asked: told as it is, without a worker's traceback
+                    return None, skipped, f"source {reader.name}: {error}"
             else:
                 skip = bad[index]
             skipped.append(skip)
@@ -204,7 +209,7 @@ class _Share(Sampler[list[int]]):
             yield list(range(start, start + self.batch))
 
 
-def evaluation(reader: Reader, *, first: int, count: int, batch: int, workers: int = 0) -> Iterator[ClipBatch]:
+def evaluation(reader: Reader, *, first: int, count: int, batch: int) -> Iterator[ClipBatch]:
     """Clips ``first .. first + count - 1`` of a source in order, each exactly once over all ranks, with their truth.
 
     Every rank yields the same number of batches; padding rows repeat a clip and have ``valid`` False.
@@ -232,6 +237,14 @@ def collate(samples: Sequence[Sample], *, valid: Sequence[bool] | None = None, t
         key=[s.key for s in samples],
         truth=facts,
     )
+
+
+def _stand_aside(_worker: int) -> None:
+    """Leave stop signals to the training process: one that is sent to a whole process group (Ctrl-C, ``kill`` of a
+    group, some clusters) would end the workers, and with them the run, before it has written its checkpoint."""
+    os.setpgid(0, 0)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _collate(items: list[Any]) -> tuple[ClipBatch | None, list[Skip], str | None]:

@@ -94,7 +94,9 @@ class _Rotate(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # pyright: ignore
         ctx.save_for_backward(cos, sin)
-        out = x * cos
+        # Dense, whatever the strides of x: attention reads it faster so.
+        out = x.new_empty(x.shape, dtype=torch.result_type(x, cos))
+        torch.mul(x, cos, out=out)
         end = x.shape[-1] // 2 * 2
         out[..., 0:end:2].addcmul_(x[..., 1:end:2], sin[..., 0:end:2])
         out[..., 1:end:2].addcmul_(x[..., 0:end:2], sin[..., 1:end:2])

@@ -26,7 +26,8 @@ class Sums:
 
     def add(self, x: Tensor, y: Tensor) -> None:
         """Take in rows of features (n, D) and targets (n, K)."""
-        x, y = x.double(), y.double()
+        device = "cpu" if x.device.type == "mps" else x.device  # MPS has no float64
+        x, y = x.to(device, torch.float64), y.to(device, torch.float64)
         one = x.new_ones(len(x), 1)
         rows = torch.cat([one, x], 1)
         new = [rows.T @ rows, rows.T @ y, (y * y).sum(0), y.sum(0)]

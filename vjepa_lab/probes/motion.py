@@ -30,7 +30,7 @@ class Motion:
     every: int = 500
     "steps between two measurements during training"
     cells: int = 4
-    "tokens of a tubelet are averaged over cells x cells regions"
+    "tokens of a tubelet are averaged over cells x cells regions; the fit costs (cells^2 x width)^3 operations"
     fit_clips: int = 1024
     "clips to fit on"
     select_clips: int = 256
@@ -77,8 +77,16 @@ def pool_cells(tokens: Tensor, grid: Grid, cells: int) -> Tensor:
 
 
 def state_per_tubelet(batch: ClipBatch, t: int) -> tuple[Tensor, dict[str, slice]]:
-    """Targets (B, t, K) averaged over the frames of each tubelet, and the columns of each group."""
+    """Targets (B, t, K) averaged over the frames of each tubelet, and the columns of each group.
+
+    Raises:
+        ValueError: the clips are not of a simulated world.
+    """
     truth = batch.truth
+    if "position" not in truth:
+        raise ValueError(
+            f"probe motion: {batch.key[0]} has no known motion; give the probe source: {{name: synthetic}}"
+        )
     groups = {
         "position": truth["position"].flatten(2),
         "velocity": truth["velocity"].flatten(2),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -20,6 +21,7 @@ import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 
 from vjepa_lab import dist
+from vjepa_lab.data.containers import REASONS
 from vjepa_lab.data.loader import Loader, Reader, evaluation
 from vjepa_lab.probes._spectrum import rankme
 from vjepa_lab.train.flops import peak_flops
@@ -29,6 +31,8 @@ log = logging.getLogger("vjepa_lab")
 
 STOPPED_BY_SIGNAL = 75
 "exit code after SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the same command goes on from it"
+MOST_FEATURES = 4096
+"clips over all ranks whose pooled features RankMe is computed on"
 
 
 class _AtSteps(L.Callback):
@@ -52,6 +56,8 @@ class Signals(L.Callback):
     """SIGTERM, SIGUSR1 and Ctrl-C ask for a stop at the next step boundary. A second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
+        self.interrupted = False
+        "it was Ctrl-C, somebody's wish: a SLURM job does not requeue itself"
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
@@ -59,6 +65,7 @@ class Signals(L.Callback):
             if number == signal.SIGINT and pl_module.stop_asked:
                 raise KeyboardInterrupt
             pl_module.stop_asked = True
+            self.interrupted |= number == signal.SIGINT
 
         self._before = {n: signal.signal(n, ask) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
 
@@ -74,7 +81,7 @@ class Record(_AtSteps):
     Beside the loss: learning rate, momentum, norm of the gradient; clips/s, tokens/s (tokens of the whole clips), MFU
     (arithmetic of the step by formula over the device's peak, see flops.py), share of the time spent waiting for data;
     collapse statistics: standard deviation of the features, RankMe of the last clips' pooled target features, gap
-    between target and context features; and bad samples per reason.
+    between target and context features; and bad samples per reason, over all ranks since the start of the process.
     """
 
     def __init__(self, loader: Loader, every: int) -> None:
@@ -117,8 +124,11 @@ class Record(_AtSteps):
             row["mfu"] = self.rate * module.flops_per_clip / (self._peak * dist.world())
         features = module.recent_features()
         if features is not None:
-            row["rankme"] = rankme(dist.gather_rows(features))
-        row |= {f"bad/{reason}": n for reason, n in self.loader.skips.by_reason().items()}
+            share = max(MOST_FEATURES // dist.world(), 1)
+            row["rankme"] = rankme(dist.gather_rows(features[-share:]))
+        bad = self.loader.skips.by_reason()
+        counts = dist.sum_over_ranks(torch.tensor([bad.get(reason, 0) for reason in REASONS], device=module.device))
+        row |= {f"bad/{reason}": n for reason, n in zip(REASONS, counts.tolist(), strict=True) if n}
         for logger in trainer.loggers:
             logger.log_metrics(row, step=step)
         self.restart_clock()
@@ -128,7 +138,8 @@ class Probes(_AtSteps):
     """Runs each probe on the target encoder before the first step and every ``probe.every`` steps.
 
     The measurement before the first step is the untrained encoder's; it is kept in the checkpoint and logged as
-    ``<metric>_untrained`` beside the later ones. A run that starts from a checkpoint measures a fresh encoder for it.
+    ``<metric>_untrained`` beside the later ones. Where a run or a probe starts from a checkpoint, a fresh encoder is
+    measured for it.
     """
 
     def __init__(self, probes: list[Any], open_source: Callable[[dict[str, Any]], Reader], record: Record) -> None:
@@ -147,10 +158,12 @@ class Probes(_AtSteps):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
-        if self.probes and trainer.global_step == 0:
-            if pl_module.config.init.checkpoint is not None:
-                fresh = pl_module.untrained_encoder().to(pl_module.device)
-                self.untrained = self._measure(self.probes, pl_module, fresh)
+        first = trainer.global_step == 0
+        known = {metric.partition("/")[0] for metric in self.untrained}
+        new = [probe for probe in self.probes if _name(probe) not in known]
+        if new and not (first and pl_module.config.init.checkpoint is None):
+            self.untrained |= self._measure(new, pl_module, pl_module.untrained_encoder().to(pl_module.device))
+        if self.probes and first:
             self._log(trainer, self._measure(self.probes, pl_module, pl_module.jepa.target), 0)
         self.record.restart_clock()
 
@@ -166,7 +179,7 @@ class Probes(_AtSteps):
         encoder.eval()
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             return {
-                f"{type(probe).__module__.rpartition('.')[2]}/{metric}": value
+                f"{_name(probe)}/{metric}": value
                 for probe in probes
                 for metric, value in probe.run(encoder, self._streams(probe, module))
             }
@@ -187,6 +200,11 @@ class Probes(_AtSteps):
         row = metrics | {f"{name}_untrained": self.untrained[name] for name in metrics}
         for logger in trainer.loggers:
             logger.log_metrics(row, step=step)
+
+
+def _name(probe: Any) -> str:
+    """The name in the registry: that of the module."""
+    return type(probe).__module__.rpartition(".")[2]
 
 
 class Checkpoints(_AtSteps):
@@ -210,7 +228,10 @@ class Checkpoints(_AtSteps):
                 if keep:
                     kept = self.folder / f"step-{step:07d}.ckpt"
                     kept.unlink(missing_ok=True)
-                    os.link(last, kept)  # a later last.ckpt is a new file, so this one stays as it is
+                    try:
+                        os.link(last, kept)  # a later last.ckpt is a new file, so this one stays as it is
+                    except OSError:  # a file system without links
+                        shutil.copyfile(last, kept)
             self.record.restart_clock()
         if module.stop_agreed and step < trainer.max_steps:
             self.stopped = True
@@ -220,9 +241,18 @@ class Checkpoints(_AtSteps):
 class StepBar(TQDMProgressBar):
     """Lightning's bar, counting steps of the run instead of batches of an epoch: loss, clips/s, time left."""
 
-    def on_train_epoch_start(self, trainer: L.Trainer, *args: Any) -> None:
-        super().on_train_epoch_start(trainer, *args)
-        self.train_progress_bar.set_description("pretrain")
+    def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
+        super().on_train_start(trainer, *args)
+        bar = self.train_progress_bar
+        bar.total = trainer.max_steps
+        bar.initial = bar.n = trainer.global_step  # the time left counts from where this process began
+        bar.set_description("pretrain")
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        """Nothing: Lightning's would count batches, and is left out where a run resumes."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        super().on_train_batch_end(trainer, pl_module, *args[:-1], batch_idx=trainer.global_step - 1)
 
     def get_metrics(self, *args: Any) -> dict[str, Any]:
         metrics = super().get_metrics(*args)

@@ -97,6 +97,23 @@ def restart_from(path: Path, config: PretrainConfig, run: Path) -> Start:
     return Start(resume=stripped, text=f"weights and optimizer of {path} (step {checkpoint['global_step']})")
 
 
+def recount_batches(checkpoint: dict[str, Any], accumulate: int) -> None:
+    """Make the progress of a checkpoint, in place, that of a run with ``accumulate`` micro-batches per step.
+
+    Steps and samples stay as they are. Without this a run that goes on with fewer micro-batches per step (more
+    devices, say) would already be past the end of its stream.
+    """
+    if "loops" not in checkpoint:
+        return
+    fit = checkpoint["loops"]["fit_loop"]
+    progress = fit["epoch_loop.batch_progress"]
+    more = checkpoint["global_step"] * accumulate - progress["current"]["ready"]
+    for part in ("total", "current"):
+        progress[part] = {name: count + more for name, count in progress[part].items()}
+    for state in fit["state_dict"]["combined_loader"]:
+        state["batches_seen"] += more
+
+
 def load_weights(module: torch.nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Copy checked weights into a module that is not yet sharded."""
     module.load_state_dict(dict(weights))

@@ -50,20 +50,23 @@ def _provenance() -> dict[str, Any]:
 def _commit() -> str | None:
     """Commit of the checkout that this package runs from, with ``-dirty`` for local changes; None elsewhere."""
     here = Path(__file__).parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    tracked = ["ls-files", "--error-unmatch", Path(__file__).name]  # a checkout around the environment is not ours
+    describe = ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        for command in (tracked, describe):
+            done = subprocess.run(["git", "-C", here, *command], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip() or None
+    return done.stdout.strip()
 
 
 class Csv(CSVLogger):
-    """``metrics.csv`` in the run folder. A resumed run keeps the rows up to its step and goes on below them."""
+    """``metrics.csv`` in the run folder. A resumed run keeps its rows up to ``keep_until`` and goes on below them."""
 
     def __init__(self, run: Path, *, keep_until: int) -> None:
         super().__init__(run, name="", version="", flush_logs_every_n_steps=1)
-        self._kept = [row for row in read_metrics(run) if row["step"] <= keep_until]
+        rows = read_metrics(run) if dist.is_main_process() else []
+        self._kept = [row for row in rows if row["step"] <= keep_until]
 
     @property
     def experiment(self) -> Any:
@@ -111,7 +114,7 @@ def headline(config: PretrainConfig, module: Any, *, processes: int, start: Any)
     )
 
 
-def summary(run: Path, step: int, stats: dict[str, float], probes: Any, picture: Path | None, skipped: str) -> str:
+def summary(run: Path, step: int, width: int, probes: Any, picture: Path | None, skipped: str) -> str:
     """What has come out, in a few lines."""
     rows = read_metrics(run)
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -121,7 +124,7 @@ def summary(run: Path, step: int, stats: dict[str, float], probes: Any, picture:
     if losses:
         lines.append(f"  loss        {losses[0]:.4f} -> {losses[-1]:.4f} ({sum(rate) / len(rate):.1f} clips/s)")
     if ranks:
-        lines.append(f"  RankMe      {ranks[0]:.1f} -> {ranks[-1]:.1f} of {stats.get('width', 0) or 'the width'}")
+        lines.append(f"  RankMe      {ranks[0]:.1f} -> {ranks[-1]:.1f} of {width}")
     for name, value in probes.latest.items():
         lines.append(f"  {name:<18} {probes.untrained[name]:.3f} untrained -> {value:.3f}")
     lines.append("  " + skipped.replace("\n", "\n  "))

@@ -28,6 +28,7 @@ from vjepa_lab.merge import to_plain
 from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.registry import MASKS
 from vjepa_lab.train import schedules
+from vjepa_lab.train.checkpoints import recount_batches
 from vjepa_lab.train.flops import step_flops_per_clip
 from vjepa_lab.train.optim import build_optimizer, set_hyper
 from vjepa_lab.train.strategy import parallelise
@@ -45,6 +46,8 @@ class PretrainModule(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dist.derive(config.run.seed, "init"))
             self.jepa = build_jepa(config)
+        for token in list(self.jepa.predictor.mask_tokens)[1:]:
+            token.requires_grad_(False)  # never used; DDP would wait for their gradients
         encoder = config.encoder
         self.grid = Grid.of(encoder.frames, encoder.crop, encoder.crop, tubelet=encoder.tubelet, patch=encoder.patch)
         self.strategies = [MASKS.build(entry) for entry in config.masks]
@@ -115,6 +118,9 @@ class PretrainModule(L.LightningModule):
         checkpoint["config"] = to_plain(self.config)
         if not isinstance(self.trainer.strategy, ModelParallelStrategy):  # which numbers them like this already
             number_by_module(checkpoint["optimizer_states"], self.trainer.optimizers, self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        recount_batches(checkpoint, self.config.trainer.accumulate)
 
     def recent_features(self) -> Tensor | None:
         """Pooled target features (n, D) of this rank's last clips; None until enough have been seen."""

@@ -1,7 +1,8 @@
 """A run from its configuration: folder, resume ladder, loggers, Trainer, fit, summary.
 
 The resume ladder, first case that holds:
-1. ``run.resume: auto`` and the folder holds ``last.ckpt``: go on from it, in the middle of the data.
+1. ``run.resume: auto``, or a job that SLURM has requeued, and the folder holds ``last.ckpt``: go on from it, in the
+   middle of the data.
 2. ``run.resume`` is a path: go on from that checkpoint.
 3. ``init.checkpoint`` with ``init.load: weights+optimizer``: its weights and optimizer, step 0 (cooldown).
 4. ``init.checkpoint`` with ``init.load: weights``: its weights alone, step 0.
@@ -18,16 +19,18 @@ from typing import Any
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.loggers import Logger
 
 from vjepa_lab import dist
-from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config import ConfigError, PretrainConfig
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.loader import Augment, Loader, Reader
 from vjepa_lab.data.skips import Skips
 from vjepa_lab.registry import PROBES, SOURCES
 from vjepa_lab.train import callbacks, checkpoints, folder, picture, strategy
 from vjepa_lab.train.modules import PretrainModule
+from vjepa_lab.validate import launch_problem, requeued
 
 log = logging.getLogger("vjepa_lab")
 
@@ -43,6 +46,9 @@ def pretrain(config: PretrainConfig) -> int:
     _quiet()
     kind = strategy.device_kind(config.trainer)
     devices = strategy.device_count(config.trainer, kind)
+    problem = launch_problem(devices, config.trainer.nodes)  # again, now that trainer.devices=0 is a number
+    if problem is not None:
+        raise ConfigError(problem)
     run = folder.open_run(config)
     start = _start(config, run)
     if start.step >= config.optim.steps:
@@ -64,6 +70,7 @@ def pretrain(config: PretrainConfig) -> int:
     saver = callbacks.Checkpoints(
         run, save_every=config.run.save_every, keep_every=config.run.keep_every, record=record
     )
+    signals = callbacks.Signals()
     bar = [callbacks.StepBar(refresh_rate=1 if sys.stdout.isatty() else 50)] if config.run.progress else []
     trainer = L.Trainer(
         accelerator=kind,
@@ -75,7 +82,7 @@ def pretrain(config: PretrainConfig) -> int:
         max_epochs=-1,
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.optim.clip,
-        callbacks=[callbacks.Signals(), record, probes, saver, *bar],
+        callbacks=[signals, record, probes, saver, *bar],
         logger=_loggers(config, run, start.step),
         plugins=_plugins(),
         enable_checkpointing=False,
@@ -87,7 +94,7 @@ def pretrain(config: PretrainConfig) -> int:
     )
     log.info(folder.headline(config, module, processes=trainer.world_size, start=start))
     trainer.fit(module, loader, ckpt_path=start.resume, weights_only=True)
-    return _finish(config, trainer, module, loader, probes, saver, run)
+    return _finish(config, trainer, loader, signals, probes, saver, run)
 
 
 def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = False) -> Loader:
@@ -133,7 +140,7 @@ def open_source(config: PretrainConfig, entry: dict[str, Any], *, random: bool =
 
 def _start(config: PretrainConfig, run: Path) -> checkpoints.Start:
     last = run / "last.ckpt"
-    if config.run.resume == "auto" and last.is_file():
+    if (config.run.resume == "auto" or requeued()) and last.is_file():
         return checkpoints.resume_from(last, config)
     if config.run.resume not in ("auto", "never"):
         return checkpoints.resume_from(Path(config.run.resume), config)
@@ -146,7 +153,7 @@ def _start(config: PretrainConfig, run: Path) -> checkpoints.Start:
 
 
 def _loggers(config: PretrainConfig, run: Path, step: int) -> list[Logger]:
-    loggers: list[Logger] = [folder.Csv(run, keep_until=step)]
+    loggers: list[Logger] = [folder.Csv(run, keep_until=step or -1)]  # a run from the start has no rows to keep
     if config.run.wandb is not None:
         import wandb
         from lightning.pytorch.loggers import WandbLogger
@@ -168,7 +175,7 @@ def _loggers(config: PretrainConfig, run: Path, step: int) -> list[Logger]:
 
 def _plugins() -> list[Any]:
     plugins: list[Any] = [checkpoints.AtomicIO()]
-    if SLURMEnvironment.detect():
+    if SLURMEnvironment.detect() and not TorchElasticEnvironment.detect():  # torchrun may be started by SLURM
         # our own handler saves at a step boundary; Lightning's saves inside the signal
         plugins.append(SLURMEnvironment(auto_requeue=False))
     return plugins
@@ -177,19 +184,21 @@ def _plugins() -> list[Any]:
 def _finish(
     config: PretrainConfig,
     trainer: L.Trainer,
-    module: PretrainModule,
     loader: Loader,
+    signals: callbacks.Signals,
     probes: callbacks.Probes,
     saver: callbacks.Checkpoints,
     run: Path,
 ) -> int:
     report = loader.skips.report()
     if trainer.is_global_zero:
+        if saver.stopped and not signals.interrupted:
+            callbacks.requeue()  # before anything that could fail
         drawn = picture.draw(config, loader, run)
-        log.info(folder.summary(run, trainer.global_step, module.stats, probes, drawn, report))
+        width = config.encoder.resolved().width
+        log.info(folder.summary(run, trainer.global_step, width, probes, drawn, report))
         if saver.stopped:
             log.info("stopped by a signal at step %d; the same command goes on from there", trainer.global_step)
-            callbacks.requeue()
             return callbacks.STOPPED_BY_SIGNAL
     elif loader.skips.counts:
         log.warning("rank %d: %s", dist.rank(), report)
