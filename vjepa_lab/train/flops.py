@@ -38,7 +38,10 @@ def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[in
     for context, target in pairs:
         width = predictor.width
         ends = 2.0 * (context + target) * size.width * width
-        predict = blocks_flops(context + target, width=width, depth=predictor.depth, mlp=4 * width)
+        tokens = context + target
+        predict = blocks_flops(tokens, width=width, depth=predictor.depth - 1, mlp=4 * width)
+        # of the last block only what the targets need: keys and values of all tokens, the rest at the targets
+        predict += 2 * tokens * 2 * width**2 + 2 * target * 10 * width**2 + 4 * target * tokens * width
         total += 3 * (encode(context) + ends + predict)
     return total
 
