@@ -3,7 +3,7 @@
 import pytest
 
 from vjepa_lab import config as configs
-from vjepa_lab.config import ConfigError, PretrainConfig
+from vjepa_lab.config import ConfigError, PretrainConfig, levels_of
 from vjepa_lab.merge import fields_with_docs, load, to_plain, to_yaml
 from vjepa_lab.validate import validate
 
@@ -115,6 +115,36 @@ def test_problems_of_meaning_are_told_together():
         assert all(word in text for word in words), words
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["encoder.family=vjepa3"], ["encoder.family", "vjepa2.1"]),
+        (["predictor.levels=4"], ["predictor.levels", "encoder.family=vjepa2.1"]),
+        (["predictor.out_width=1664"], ["predictor.out_width", "teacher"]),
+        (["images.sources=[{name: synthetic}]"], ["images.sources", "data.sources"]),
+        (["encoder.family=vjepa2.1", "encoder.depth=3"], ["four levels", "depth 3"]),
+        (["encoder.family=vjepa2.1", "predictor.levels=2"], ["predictor.levels", "1 or 4"]),
+        (["encoder.family=vjepa2.1", "loss.context_end=3"], ["loss.context_end", "context_start"]),
+        (["encoder.family=vjepa2.1", "images.sources=[{name: synthetc}]"], ["images.sources[0]", "'synthetic'"]),
+        (
+            ["encoder.family=vjepa2.1", "images.sources=[{name: synthetic}]", "images.crop=100", "images.weight=1"],
+            ["images.crop: 100", "images.weight: got 1"],
+        ),
+    ],
+)
+def test_what_belongs_to_one_family_is_refused_in_the_other(arguments, words):
+    with pytest.raises(ConfigError) as caught:
+        validate(load(PretrainConfig, [], arguments))
+    assert all(word in str(caught.value) for word in words)
+
+
+def test_levels_are_the_released_ones():
+    assert levels_of(12) == [2, 5, 8, 11]
+    assert levels_of(24) == [5, 11, 17, 23]
+    assert levels_of(40) == [9, 19, 29, 39]
+    assert levels_of(48) == [11, 23, 37, 47]
+
+
 def test_sizes_below_one_are_named():
     config = load(PretrainConfig, [], ["predictor.heads=0", "encoder.depth=-1"])
     with pytest.raises(ConfigError, match=r"encoder\.depth: got -1[\s\S]*predictor\.heads: got 0"):
@@ -158,7 +188,7 @@ def test_fields_with_units_or_choices_are_documented():
     obvious = {"predictor.width", "predictor.depth", "predictor.heads", "optim.weight_decay", "optim.betas"}
     obvious |= {"optim.eps", "trainer.nodes", "plugins"}
     assert not [name for name, doc in docs.items() if not doc and name not in obvious]
-    assert len(docs) == 69
+    assert len(docs) == 84
 
 
 def test_overrides_of_a_size_change_its_row():

@@ -7,13 +7,14 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vjepa_lab"
 BASE = {"batch", "dist", "registry", "config", "merge", "validate", "poses"}
-CORE = {"jepa", "world", "weights", "features"}
+CORE = {"jepa", "dense_jepa", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
     "nn": {"batch", "nn"},
     "masks": BASE | {"masks"},
     "data": BASE | {"data"},
     "core": BASE | CORE | {"nn"},
     "probes": BASE | CORE | {"nn", "data.loader", "probes"},
+    "curation": BASE | {"features", "tokens", "data", "curation"},
     "train": BASE | CORE | {"nn", "masks", "data", "probes", "train"},
     "base": BASE,
     "cli": {"config", "merge", "validate", "registry"},

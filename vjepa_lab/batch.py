@@ -65,6 +65,44 @@ class ClipBatch(NamedTuple):
     truth: dict[str, Tensor]
 
 
+class Both(NamedTuple):
+    """A micro-batch of clips and one of images (clips of one frame, (B', 3, 1, H', W'))."""
+
+    clips: ClipBatch
+    images: ClipBatch
+
+
+class RobotSample(NamedTuple):
+    """A stretch of a robot's episode: what a camera saw, where the robot was, and how it moved between frames."""
+
+    frames: Tensor
+    "uint8 (3, F, H, W)"
+    states: Tensor
+    "float32 (F, S), see robots.py"
+    actions: Tensor
+    "float32 (F - 1, A): from each frame to the next"
+    extrinsics: Tensor
+    "float32 (F, 6): pose of the camera in the robot's base frame, position and extrinsic xyz Euler; NaN where unknown"
+    key: str = ""
+    "names the episode, the camera and the frames"
+
+
+class RobotBatch(NamedTuple):
+    """A batch of such stretches."""
+
+    frames: Tensor
+    "uint8 (B, 3, F, H, W) until it is on the device, then normalised float"
+    states: Tensor
+    "float32 (B, F, S)"
+    actions: Tensor
+    "float32 (B, F - 1, A)"
+    extrinsics: Tensor
+    "float32 (B, F, 6), NaN where unknown"
+    valid: Tensor
+    "bool (B,): False for the padding of a complete evaluation"
+    key: list[str]
+
+
 class MaskPair(NamedTuple):
     """Token ids that the context encoder sees and that the predictor predicts: sorted and disjoint."""
 

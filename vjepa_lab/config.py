@@ -57,8 +57,15 @@ class RunConfig:
     "show a progress bar"
 
 
+def levels_of(depth: int) -> list[int]:
+    """Blocks (from 0) whose output V-JEPA 2.1 predicts: the ends of four equal parts, but 37 in a depth of 48."""
+    return [11, 23, 37, 47] if depth == 48 else [depth * k // 4 - 1 for k in (1, 2, 3, 4)]
+
+
 @dataclass
 class EncoderConfig:
+    family: str = "vjepa2"
+    "vjepa2 | vjepa2.1 (image branch, a norm for each of four levels, and its objective: see loss and images)"
     size: str = "large"
     "tiny | small | base | large | huge | giant | gigantic"
     width: int | None = None
@@ -67,6 +74,8 @@ class EncoderConfig:
     "overrides the depth of the size"
     heads: int | None = None
     "overrides the number of heads of the size"
+    mlp_width: int | None = None
+    "overrides the inner width of the size's MLP"
     patch: int = 16
     "pixels per side of a token"
     tubelet: int = 2
@@ -77,6 +86,8 @@ class EncoderConfig:
     "pixels per side of a clip"
     rope: str = "exact"
     "released (tiled frequencies: needed for V-JEPA 2 weights) | exact (a true rotation)"
+    interpolate: bool = False
+    "scale rotary rows and columns to those of a 256 px clip (V-JEPA 2.1)"
     mlp: str = "gelu"
     "gelu | swiglu"
     drop_path: float = 0.0
@@ -84,11 +95,16 @@ class EncoderConfig:
     attention: str = "sdpa"
     "sdpa | xformers"
 
+    @property
+    def rope_reference(self) -> int | None:
+        """Rows and columns of tokens that positions are scaled to, None for no scaling."""
+        return 256 // self.patch if self.interpolate else None
+
     def resolved(self) -> Size:
         """Width, depth, heads and MLP width after the overrides."""
         row = SIZES[self.size]
         width = self.width or row.width
-        mlp = row.mlp if width == row.width else 4 * width
+        mlp = self.mlp_width or (row.mlp if width == row.width else 4 * width)
         return Size(width, self.depth or row.depth, self.heads or row.heads, mlp)
 
 
@@ -99,6 +115,10 @@ class PredictorConfig:
     heads: int = 12
     mask_tokens: int = 1
     "learnt mask tokens; released V-JEPA 2 files hold 10, of which the first alone was trained"
+    levels: int = 1
+    "levels of the encoder that are read and predicted: 1 (the last) | 4 (V-JEPA 2.1, deep supervision)"
+    out_width: int | None = None
+    "width of what is predicted, where it is not levels x encoder width (released distilled V-JEPA 2.1 files)"
 
 
 @dataclass
@@ -126,6 +146,22 @@ class DataConfig:
 
 
 @dataclass
+class ImagesConfig:
+    """Pictures beside the clips: with them, every micro-batch of every rank holds both (family vjepa2.1)."""
+
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    "what to read, as data.sources; of a video, one frame. Empty: clips alone"
+    batch: int = 72
+    "images per device and micro-batch"
+    crop: int | None = None
+    "pixels per side of an image; null: encoder.crop"
+    weight: float = 0.5
+    "share of the images in the loss; that of the clips is the rest"
+    masks: list[dict[str, Any]] = field(default_factory=lambda: [{"name": "multiblock", "blocks": 10, "scale": 0.15}])
+    "mask strategies for images"
+
+
+@dataclass
 class TransformConfig:
     scale: tuple[float, float] = (0.3, 1.0)
     "area of the random crop, as a share of the frame"
@@ -141,6 +177,16 @@ class TransformConfig:
 class LossConfig:
     power: float = 1.0
     "mean |prediction - target|^power / power"
+    context: float = 0.5
+    "weight of the same loss at the context tokens of clips (family vjepa2.1)"
+    context_image: float = 0.5
+    "the same for images; the paper has 0.7, the released configurations 0.5"
+    context_start: int = 15_000
+    "steps before which these weights are 0"
+    context_end: int = 30_000
+    "step from which they are whole; linear in between"
+    context_distance: bool = True
+    "divide the loss of a context token by the root of its distance to the nearest target, in tokens"
 
 
 @dataclass
@@ -181,9 +227,9 @@ class OptimConfig:
 @dataclass
 class InitConfig:
     checkpoint: str | None = None
-    "checkpoint of an earlier run to start from (cooldown, higher resolution)"
+    "weights to start from: a checkpoint of a run, a released file or its name, an export, a Hugging Face folder"
     load: str = "weights"
-    "weights | weights+optimizer (the step starts at 0 in both cases)"
+    "weights | weights+optimizer | auto (with the optimizer where the file holds one). The step starts at 0"
 
 
 @dataclass
@@ -222,6 +268,7 @@ class PretrainConfig:
     keep: str = "random"
     "which tokens of ragged masks are kept: random (unbiased) | head (the first ones, as released)"
     data: DataConfig = field(default_factory=DataConfig)
+    images: ImagesConfig = field(default_factory=ImagesConfig)
     transform: TransformConfig = field(default_factory=TransformConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -232,3 +279,89 @@ class PretrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     plugins: list[str] = field(default_factory=list)
     "modules to import first, with masks, sources or probes of your own"
+
+
+@dataclass
+class InspectConfig:
+    """Say what a file of weights holds."""
+
+    file: str = ""
+    "checkpoint, export, released file or its name, or Hugging Face folder"
+
+
+@dataclass
+class ExportConfig:
+    """Write the weights of a run for other software."""
+
+    run: str = ""
+    "folder of a run (its last.ckpt), or any file of weights"
+    to: str = "safetensors"
+    "original (the released V-JEPA code) | huggingface (transformers) | safetensors (one file, all networks)"
+    out: str | None = None
+    "where to write; null: export-<to> beside the weights"
+
+
+@dataclass
+class EmbedConfig:
+    """Write the features of a list of videos."""
+
+    videos: str = ""
+    "listing of videos and pictures: CSV or JSONL with path, and label, start, end where there are any"
+    checkpoint: str = ""
+    "a checkpoint, export, released file or its name, Hugging Face folder; timm:NAME or hf:NAME for a baseline"
+    out: str = "features"
+    "folder of the shards, index.csv and bad_samples.jsonl; what is there already is not computed again"
+    encoder: str = "auto"
+    "which encoder of the file: auto | target | online | ema"
+    load: dict[str, Any] = field(default_factory=dict)
+    "what shapes of the file cannot tell: {heads: ..., predictor_heads: ..., rope: ..., interpolate: ...}"
+    layers: list[int] = field(default_factory=list)
+    "blocks (from 0) whose features are written; empty: the output of the encoder"
+    pool: str = "mean"
+    "mean (one vector per clip) | tubelet (one per tubelet) | none (every token)"
+    dtype: str = "float32"
+    "of what is written: float32 | float16 | bfloat16"
+    format: str = "safetensors"
+    "safetensors | parquet (needs the package pyarrow)"
+    frames: int | None = None
+    "frames per clip; null: those of the checkpoint"
+    crop: int | None = None
+    "pixels per side of a clip; null: that of the checkpoint"
+    fps: float | None = 4.0
+    "frames per second of a clip, by timestamps"
+    stride: int | None = None
+    "take every n-th frame instead (then fps must be null); both null: frames spread over the whole video"
+    clips: int = 1
+    "clips per video, each in the middle of an equal part of it"
+    windows: bool = False
+    "clips over the whole video, one after the other, in place of a number of clips"
+    hop: int | None = None
+    "frames from one window to the next; null: the frames of a clip, so that windows do not overlap"
+    last: str = "shift"
+    "the last window: shift (ends with the video) | hold (repeats the last frame) | drop (whole windows alone)"
+    views: int = 1
+    "1: the centre of the frame; more: so many crops along its longer side"
+    shard: int = 1024
+    "rows of the listing per file"
+    batch: int = 16
+    "clips at once"
+    workers: int = 8
+    "processes that read videos; 0 reads in the main process"
+    decoder: str = "auto"
+    "auto (decord, and PyAV for what it cannot read) | decord | pyav | torchcodec"
+    threads: int = 1
+    "decoder threads per loader process"
+    timeout: float = 60.0
+    "seconds after which the reading of one clip is given up"
+    min_frames: int = 1
+    "videos with fewer frames are skipped as too short; others hold their last frame to fill a clip"
+    device: str = "auto"
+    "auto (the first GPU if there is one) | cpu | cuda | cuda:1 | mps"
+    precision: str = "fp32"
+    "fp32 | bf16-mixed"
+    part: int = 0
+    "which part of the shards this process writes, from 0; several processes share one folder"
+    parts: int = 1
+    "into how many parts the shards are dealt"
+    progress: bool = True
+    "show a progress bar"

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vjepa_lab.batch import MaskPair
-from vjepa_lab.config import EncoderConfig, PretrainConfig
+from vjepa_lab.config import EncoderConfig, PretrainConfig, levels_of
 from vjepa_lab.nn.encoder import Encoder, patchify, take
 from vjepa_lab.nn.predictor import Predictor
 
@@ -64,7 +64,7 @@ class JEPA(nn.Module):
         assert pairs, "at least one mask pair"
         patches = patchify(clip, patch=self.context.patch, tubelet=self.context.tubelet)
         with torch.no_grad():
-            target = _normalise(self.target(patches))  # (B, N, D)
+            target = normalise(self.target(patches))  # (B, N, D)
 
         losses, context_std, gap = [], [], []
         for pair in pairs:
@@ -72,13 +72,13 @@ class JEPA(nn.Module):
             predicted = self.predictor(context, pair.context, pair.target, patches.grid)  # (B, M, D)
             losses.append(self._distance(predicted.float(), take(target, pair.target)))
             with torch.no_grad():
-                context = _normalise(context)
-                context_std.append(_spread(context))
+                context = normalise(context)
+                context_std.append(spread(context))
                 gap.append((context - take(target, pair.context)).abs().mean())
 
         out = {"loss": torch.stack(losses).mean()}
         out |= {f"loss/{i}": loss.detach() for i, loss in enumerate(losses)}
-        out["target_std"] = _spread(target)
+        out["target_std"] = spread(target)
         out["context_std"] = torch.stack(context_std).mean()
         out["target_context_gap"] = torch.stack(gap).mean()
         out["pooled"] = target.mean(1)
@@ -98,7 +98,7 @@ class JEPA(nn.Module):
 
 def build_encoder(config: EncoderConfig) -> Encoder:
     """The encoder that a configuration describes."""
-    size = config.resolved()
+    size, newer = config.resolved(), config.family == "vjepa2.1"
     return Encoder(
         width=size.width,
         depth=size.depth,
@@ -110,33 +110,50 @@ def build_encoder(config: EncoderConfig) -> Encoder:
         mlp=config.mlp,  # type: ignore[arg-type]
         drop_path=config.drop_path,
         attention=config.attention,  # type: ignore[arg-type]
+        levels=levels_of(size.depth) if newer else (),
+        images=newer,
+        rope_reference=config.rope_reference,
+    )
+
+
+def build_predictor(config: PretrainConfig) -> Predictor:
+    """The predictor that a configuration describes."""
+    encoder, predictor, newer = config.encoder, config.predictor, config.encoder.family == "vjepa2.1"
+    return Predictor(
+        encoder_width=encoder.resolved().width,
+        width=predictor.width,
+        depth=predictor.depth,
+        heads=predictor.heads,
+        mask_tokens=predictor.mask_tokens,
+        rope=encoder.rope,  # type: ignore[arg-type]
+        drop_path=encoder.drop_path,
+        attention=encoder.attention,  # type: ignore[arg-type]
+        levels=predictor.levels,
+        out_width=predictor.out_width,
+        images=newer,
+        dense=newer,
+        rope_reference=encoder.rope_reference,
     )
 
 
 def build_jepa(config: PretrainConfig) -> JEPA:
-    """The three networks of a pretraining configuration."""
-    encoder, predictor = config.encoder, config.predictor
-    return JEPA(
-        context=build_encoder(encoder),
-        predictor=Predictor(
-            encoder_width=encoder.resolved().width,
-            width=predictor.width,
-            depth=predictor.depth,
-            heads=predictor.heads,
-            mask_tokens=predictor.mask_tokens,
-            rope=encoder.rope,  # type: ignore[arg-type]
-            drop_path=encoder.drop_path,
-            attention=encoder.attention,  # type: ignore[arg-type]
-        ),
-        power=config.loss.power,
-    )
+    """The three networks of a pretraining configuration, under the objective of its family."""
+    context, predictor, power = build_encoder(config.encoder), build_predictor(config), config.loss.power
+    if config.encoder.family == "vjepa2.1":
+        from vjepa_lab.dense_jepa import DenseJEPA  # which builds on this file
+
+        distance, share = config.loss.context_distance, config.images.weight
+        return DenseJEPA(context=context, predictor=predictor, power=power, distance=distance, image_share=share)
+    return JEPA(context=context, predictor=predictor, power=power)
 
 
-def _normalise(features: Tensor) -> Tensor:
+def normalise(features: Tensor) -> Tensor:
+    """Layer norm over the last axis, without weights, in float32."""
     return F.layer_norm(features.float(), features.shape[-1:], eps=1e-5)
 
 
-def _spread(features: Tensor) -> Tensor:
+def spread(features: Tensor) -> Tensor:
+    """Standard deviation over all tokens, mean over the last axis."""
     return features.flatten(0, -2).std(dim=0, correction=0).mean()
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
-from vjepa_lab.config import SIZES, ConfigError, PretrainConfig
+from vjepa_lab.config import SIZES, ConfigError, EmbedConfig, ExportConfig, InspectConfig, PretrainConfig
 from vjepa_lab.merge import entries
 from vjepa_lab.registry import MASKS, PROBES, SOURCES
 
@@ -19,13 +21,13 @@ _REFUSED = {
 }
 
 
-def validate(config: PretrainConfig) -> None:
-    """Check what single fields cannot: every problem of meaning, raised once.
+def validate(config: Any) -> None:
+    """Check what single fields cannot, for the configuration of any verb: every problem of meaning, raised once.
 
     Raises:
         ConfigError: lists all problems.
     """
-    problems = pretrain_problems(config)
+    problems = _CHECKS[type(config)](config)
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n  - ".join([f"the configuration has {count}:", *problems]))
@@ -37,6 +39,7 @@ def pretrain_problems(config: PretrainConfig) -> list[str]:
     _plugins(config, problems)
     _model(config, problems)
     _data(config, problems)
+    _family(config, problems)
     _optim(config, problems)
     _trainer(config, problems)
     _starts(config, problems)
@@ -63,6 +66,7 @@ def _model(config: PretrainConfig, problems: list[str]) -> None:
     encoder, predictor = config.encoder, config.predictor
     sizes = {f"encoder.{name}": getattr(encoder, name) for name in ("width", "depth", "heads")}
     sizes |= {f"predictor.{name}": getattr(predictor, name) for name in ("width", "depth", "heads", "mask_tokens")}
+    sizes["encoder.mlp_width"] = encoder.mlp_width
     wrong = {name: value for name, value in sizes.items() if value is not None and value < 1}
     problems.extend(f"{name}: got {value}, expected at least 1" for name, value in wrong.items())
     if not 0 <= encoder.drop_path < 1:
@@ -99,7 +103,10 @@ def _model(config: PretrainConfig, problems: list[str]) -> None:
 def _data(config: PretrainConfig, problems: list[str]) -> None:
     data, transform = config.data, config.transform
     if not data.sources:
-        problems.append("data.sources: the list is empty, expected at least one source")
+        problems.append(
+            "data.sources: the list is empty, expected at least one source: data.sources='[{name: listing, path: "
+            "videos.csv}]' for your videos, data.sources='[{name: synthetic}]' for the simulated world"
+        )
     for i, source in enumerate(entries(SOURCES, data.sources, "data.sources", problems)):
         if source.weight <= 0:
             problems.append(f"data.sources[{i}].weight: got {source.weight}, expected more than 0")
@@ -116,6 +123,53 @@ def _data(config: PretrainConfig, problems: list[str]) -> None:
         problems.append(f"transform.scale: got {transform.scale}, expected 0 < low <= high <= 1")
     if not 0 < transform.aspect[0] <= transform.aspect[1]:
         problems.append(f"transform.aspect: got {transform.aspect}, expected 0 < low <= high")
+
+
+def _family(config: PretrainConfig, problems: list[str]) -> None:
+    """What belongs to V-JEPA 2.1 alone."""
+    encoder, predictor, loss, images = config.encoder, config.predictor, config.loss, config.images
+    if not _choice("encoder.family", encoder.family, ("vjepa2", "vjepa2.1"), problems):
+        return
+    if predictor.out_width is not None:
+        problems.append("predictor.out_width: belongs to distilled models, which need a teacher; set it to null")
+    if encoder.family == "vjepa2":
+        if predictor.levels != 1:
+            problems.append(f"predictor.levels: got {predictor.levels}, which needs encoder.family=vjepa2.1")
+        if images.sources:
+            problems.append(
+                "images.sources: needs encoder.family=vjepa2.1; family vjepa2 repeats a picture to a clip: "
+                "list pictures under data.sources"
+            )
+        return
+    if encoder.size in SIZES and encoder.resolved().depth < 4:
+        problems.append(f"encoder: family vjepa2.1 has four levels, got depth {encoder.resolved().depth}")
+    if predictor.levels not in (1, 4):
+        problems.append(f"predictor.levels: got {predictor.levels}, expected 1 or 4")
+    problems.extend(
+        f"loss.{name}: got {getattr(loss, name)}, expected 0 or more"
+        for name in ("context", "context_image", "context_start")
+        if getattr(loss, name) < 0
+    )
+    if loss.context_end < loss.context_start:
+        problems.append(f"loss.context_end: got {loss.context_end}, expected at least context_start")
+    if images.sources:
+        _images(config, problems)
+
+
+def _images(config: PretrainConfig, problems: list[str]) -> None:
+    images, patch = config.images, config.encoder.patch
+    for i, source in enumerate(entries(SOURCES, images.sources, "images.sources", problems)):
+        if source.weight <= 0:
+            problems.append(f"images.sources[{i}].weight: got {source.weight}, expected more than 0")
+    entries(MASKS, images.masks, "images.masks", problems)
+    if not images.masks:
+        problems.append("images.masks: the list is empty, expected at least one strategy")
+    if images.batch < 1:
+        problems.append(f"images.batch: got {images.batch}, expected at least 1")
+    if not 0 < images.weight < 1:
+        problems.append(f"images.weight: got {images.weight}, expected a share between 0 and 1")
+    if images.crop is not None and (images.crop < patch or images.crop % patch):
+        problems.append(f"images.crop: {images.crop} is not a multiple of encoder.patch {patch}")
 
 
 def _optim(config: PretrainConfig, problems: list[str]) -> None:
@@ -193,13 +247,82 @@ def requeued() -> bool:
 
 def _starts(config: PretrainConfig, problems: list[str]) -> None:
     run, init = config.run, config.init
-    _choice("init.load", init.load, ("weights", "weights+optimizer"), problems)
-    exists: Callable[[str], bool] = lambda p: Path(p).is_file()  # noqa: E731
-    if init.checkpoint is not None and not exists(init.checkpoint):
-        problems.append(f"init.checkpoint: no file {init.checkpoint}")
-    if init.checkpoint is None and init.load != "weights":
+    _choice("init.load", init.load, ("weights", "weights+optimizer", "auto"), problems)
+    if init.checkpoint is not None and not Path(init.checkpoint).expanduser().exists() and _is_path(init.checkpoint):
+        problems.append(f"init.checkpoint: no file or folder {init.checkpoint}")
+    if init.checkpoint is None and init.load == "weights+optimizer":
         problems.append(f"init.load: '{init.load}' needs init.checkpoint")
-    if run.resume not in ("auto", "never") and not exists(run.resume):
+    if run.resume not in ("auto", "never") and not Path(run.resume).is_file():
         problems.append(f"run.resume: got '{run.resume}', expected auto, never or the path of a checkpoint file")
     if run.resume == "never" and (Path(run.dir) / "last.ckpt").exists() and not requeued():
         problems.append(f"run.resume=never: {run.dir} already holds last.ckpt; give another run.dir, or resume")
+
+
+def _is_path(text: str) -> bool:
+    """Is this a path, and not the name of a released model, which is looked up when the weights are read?"""
+    return len(Path(text).parts) > 1 or Path(text).suffix in (".pt", ".pth", ".tar", ".ckpt", ".safetensors", ".bin")
+
+
+def inspect_problems(config: InspectConfig) -> list[str]:
+    """Problems of ``vjepa-lab inspect``."""
+    return [] if config.file else ["file: give the file to look at, like vjepa-lab inspect last.ckpt"]
+
+
+def export_problems(config: ExportConfig) -> list[str]:
+    """Problems of ``vjepa-lab export``."""
+    problems: list[str] = []
+    if not config.run:
+        problems.append("run: give the folder of a run or a file of weights, like vjepa-lab export runs/quickstart")
+    _choice("to", config.to, ("original", "huggingface", "safetensors"), problems)
+    return problems
+
+
+def embed_problems(config: EmbedConfig) -> list[str]:
+    """Problems of ``vjepa-lab embed``."""
+    problems: list[str] = []
+    example = "like vjepa-lab embed videos.csv --checkpoint runs/quickstart/last.ckpt"
+    if not config.videos:
+        problems.append(f"videos: give a CSV or JSONL file of videos, {example}")
+    elif not Path(config.videos).is_file():
+        problems.append(f"videos: no file {config.videos}")
+    if not config.checkpoint:
+        problems.append(f"checkpoint: give the weights of an encoder, {example}")
+    _choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
+    known = ("heads", "predictor_heads", "rope", "interpolate")
+    problems.extend(f"load.{k}: unknown; there are: {', '.join(known)}" for k in config.load if k not in known)
+    _choice("pool", config.pool, ("mean", "tubelet", "none"), problems)
+    _choice("dtype", config.dtype, ("float32", "float16", "bfloat16"), problems)
+    if _choice("format", config.format, ("safetensors", "parquet"), problems) and config.format == "parquet":
+        if importlib.util.find_spec("pyarrow") is None:
+            problems.append("format=parquet: pyarrow is not installed: pip install pyarrow (or use format=safetensors)")
+        if config.dtype == "bfloat16":
+            problems.append("dtype: parquet has no bfloat16; use float16 or float32")
+    _choice("last", config.last, ("shift", "hold", "drop"), problems)
+    _choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
+    _choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
+    if config.fps is not None and config.stride is not None:
+        problems.append(f"at most one of fps and stride may be set, got fps={config.fps} stride={config.stride}")
+    if config.windows and config.fps is None and config.stride is None:
+        problems.append("windows: needs fps or stride")
+    if config.windows and config.clips != 1:
+        problems.append(f"clips: got {config.clips}, but windows cover the whole video; set clips=1 or windows=false")
+    if config.hop is not None and not config.windows:
+        problems.append("hop: belongs to windows; set windows=true")
+    positive = ("frames", "crop", "fps", "stride", "hop", "clips", "views", "shard", "batch", "threads", "timeout")
+    for name in (*positive, "min_frames", "parts"):
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            problems.append(f"{name}: got {value}, expected more than 0")
+    if config.workers < 0:
+        problems.append(f"workers: got {config.workers}, expected 0 or more")
+    if not 0 <= config.part < max(config.parts, 1):
+        problems.append(f"part: got {config.part}, expected 0..{config.parts - 1}")
+    return problems
+
+
+_CHECKS: dict[type, Callable[..., list[str]]] = {
+    PretrainConfig: pretrain_problems,
+    InspectConfig: inspect_problems,
+    ExportConfig: export_problems,
+    EmbedConfig: embed_problems,
+}

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from vjepa_lab.nn.blocks import Block, DropPath, Mlp, SwiGLU, init_weights, stack
+from vjepa_lab.batch import Grid
+from vjepa_lab.nn import rope
+from vjepa_lab.nn.blocks import Block, CausalBlock, DropPath, Mlp, SwiGLU, init_weights, stack
 
 
 def test_block_is_two_pre_norm_residual_branches():
@@ -25,6 +27,23 @@ def test_block_is_two_pre_norm_residual_branches():
 def test_block_asked_for_the_last_tokens_gives_the_end_of_the_whole():
     block, x = Block(width=24, heads=2, mlp_hidden=48), torch.randn(2, 7, 24)
     torch.testing.assert_close(block(x, last=3), block(x)[:, -3:], atol=1e-6, rtol=0)
+
+
+def test_a_causal_block_over_one_frame_is_a_block():
+    block, causal = (kind(width=24, heads=2, mlp_hidden=48) for kind in (Block, CausalBlock))
+    causal.load_state_dict(block.state_dict())
+    x, table = torch.randn(2, 6, 24), rope.tables(Grid(1, 2, 3), head_dim=12)
+    assert torch.equal(causal(x, *table, 1), block(x, *table))
+
+
+def test_a_causal_block_gives_what_it_remembers_only_when_asked():
+    block, x = CausalBlock(width=24, heads=2, mlp_hidden=48), torch.randn(2, 12, 24)
+    cos, sin = rope.tables(Grid(3, 2, 2), head_dim=12)
+    whole = block(x, cos, sin, 3)
+    first, one = block(x[:, :4], cos[:4], sin[:4], 1, ())
+    rest, two = block(x[:, 4:], cos[4:], sin[4:], 2, (one,))
+    torch.testing.assert_close(torch.cat((first, rest), dim=1), whole, atol=1e-6, rtol=0)
+    assert (one.keys.shape, two.values.shape) == ((2, 2, 4, 12), (2, 2, 8, 12))
 
 
 def test_swiglu_equals_its_formula_and_is_two_thirds_as_wide():

@@ -127,3 +127,47 @@ def test_bf16_autocast_stays_near_float32(layout):
     with torch.autocast("cpu", torch.bfloat16):
         out = encoder(x)
     torch.testing.assert_close(out.float(), encoder(x), atol=0.1, rtol=0)
+
+
+LEVELS = {"levels": [1, 3], "images": True}
+
+
+def test_levels_are_the_outputs_of_their_blocks_through_norms_of_their_own():
+    torch.manual_seed(0)
+    model = Encoder(width=24, depth=4, heads=2, patch=4, **LEVELS).eval()
+    with torch.no_grad():
+        for i, norm in enumerate(model.norms_block):
+            norm.weight.fill_(i + 1.0)
+    clip = torch.randn(2, 3, 4, 8, 8)
+    both, taps = model(clip, taps=[0, 1, 3], levels=True)
+    torch.testing.assert_close(both, torch.cat([taps[1], taps[3]], -1))
+    torch.testing.assert_close(model(clip), taps[3])
+    assert model.norm_of(0) is model.norm_of(1) is model.norms_block[0]
+    assert model.norm_of(2) is model.norms_block[1]
+
+
+def test_a_clip_of_one_frame_takes_the_image_branch():
+    torch.manual_seed(0)
+    model = Encoder(width=24, depth=4, heads=2, patch=4, **LEVELS).eval()
+    image = torch.randn(2, 3, 1, 8, 8)
+    assert model(image).shape == (2, 4, 24)
+    before = model(image)
+    with torch.no_grad():
+        model.video_mod_embed.add_(1.0)
+        model.patch_embed.proj.weight.add_(1.0)
+    assert torch.equal(model(image), before)
+    with torch.no_grad():
+        model.img_mod_embed.add_(torch.randn(24))
+    assert not torch.equal(model(image), before)
+
+
+@pytest.mark.parametrize("levels", [[1, 2], [3, 1], [1, 1, 3], [4]])
+def test_levels_that_do_not_end_with_the_last_block_are_refused(levels):
+    with pytest.raises(ValueError, match="levels: expected rising blocks of which the last is 3"):
+        Encoder(width=24, depth=4, heads=2, levels=levels)
+
+
+def test_an_encoder_without_levels_has_none_to_give():
+    model = Encoder(width=24, depth=2, heads=2, patch=4)
+    with pytest.raises(ValueError, match="has none"):
+        model(torch.randn(1, 3, 2, 8, 8), levels=True)

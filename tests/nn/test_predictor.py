@@ -84,3 +84,21 @@ def test_initialisation_reaches_every_parameter(zero):
     predictor.init_weights()
     assert not any(p.isnan().any() for p in predictor.parameters())
     assert predictor.mask_tokens[0].any().item() is not zero
+
+
+def test_a_dense_predictor_also_speaks_of_the_context_and_says_the_same_of_the_targets():
+    torch.manual_seed(0)
+    dense = Predictor(encoder_width=24, width=12, depth=2, heads=2, dense=True).eval()
+    plain = Predictor(encoder_width=24, width=12, depth=2, heads=2).eval()
+    plain.load_state_dict({k: v for k, v in dense.state_dict().items() if "proj_context" not in k})
+    args = torch.randn(2, 3, 24), torch.tensor([[0, 1, 2]] * 2), torch.tensor([[3, 5]] * 2), Grid(2, 2, 2)
+    targets, context = dense(*args)
+    torch.testing.assert_close(targets, plain(*args))
+    assert context.shape == (2, 3, 24)
+
+
+def test_levels_widen_both_ends_and_a_teacher_sets_the_width_of_the_output():
+    model = Predictor(encoder_width=24, width=12, depth=1, heads=2, levels=4)
+    assert model.predictor_embed[0].weight.shape == (24, 96)
+    assert model.predictor_proj.weight.shape == (96, 12)
+    assert Predictor(encoder_width=24, width=12, depth=1, heads=2, out_width=40).predictor_proj.weight.shape == (40, 12)

@@ -145,3 +145,19 @@ def test_the_formula_left_to_the_compiler_is_the_same(monkeypatch):
     eager = rope.apply(x, *table)
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
     torch.testing.assert_close(rope.apply(x, *table), eager, atol=1e-6, rtol=0)
+
+
+def test_rows_and_columns_are_scaled_to_a_reference_and_time_is_not():
+    grid, reference = Grid(3, 5, 1), 9
+    scaled = rope.tables(grid, head_dim=20, layout="exact", reference=reference)
+    t, h = torch.meshgrid(torch.arange(3.0), torch.arange(5.0) * 2, indexing="ij")  # 8 / 4 = 2 per row
+    positions = torch.stack([t, h, torch.zeros_like(t)], -1).reshape(15, 3)
+    expected = rope.at(positions, head_dim=20, layout="exact")
+    torch.testing.assert_close(scaled.cos, expected.cos)
+    torch.testing.assert_close(scaled.sin, expected.sin)
+
+
+def test_a_grid_of_the_reference_size_is_not_scaled():
+    for ids in (None, torch.tensor([[3, 1]])):
+        plain, scaled = (rope.tables(Grid(2, 4, 4), ids, head_dim=12, reference=r) for r in (None, 4))
+        assert torch.equal(plain.cos, scaled.cos)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from vjepa_lab.train.schedules import Schedule, momentum
+from vjepa_lab.train.schedules import Schedule, momentum, ramp
 
 RECORDED = torch.load(Path(__file__).parent / "data" / "schedules.pt", weights_only=True)
 
@@ -115,3 +115,9 @@ def test_momentum_begins_with_start_and_moves_linearly() -> None:
 def test_numbers_that_do_not_fit_are_refused_by_name(fields: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Schedule(**{"ref": 1.0, "total": 10, **fields})
+
+
+def test_the_ramp_is_zero_then_linear_then_one() -> None:
+    assert [ramp(s, start=2, end=4) for s in range(1, 7)] == [0.0, 0.0, 0.0, 0.5, 1.0, 1.0]
+    assert [ramp(s, start=1, end=1) for s in range(1, 4)] == [0.0, 1.0, 1.0]
+    assert ramp(1, start=0, end=0) == 1.0

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vjepa_lab.nn.attention import Attention, Backend
+from vjepa_lab.nn.attention import Attention, Backend, KeyValues
 from vjepa_lab.nn.linear import Linear
 
 MlpKind = Literal["gelu", "swiglu"]
@@ -115,6 +115,20 @@ class Block(nn.Module):
             x = x[:, -last:]
         x = x + self.drop_path(y)
         return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class CausalBlock(Block):
+    """A block over a sequence of frames, each of which sees itself and those before: (B, T*n, D) -> (B, T*n, D)."""
+
+    def forward(
+        self, x: Tensor, cos: Tensor, sin: Tensor, frames: int, past: tuple[KeyValues, ...] | None = None
+    ) -> Tensor | tuple[Tensor, KeyValues]:
+        """``frames`` is T. ``past`` is what earlier calls gave of the frames before these, ``()`` at first: with it,
+        keys and values of these frames are returned as well."""
+        y, kept = self.attn.over_frames(self.norm1(x), cos, sin, frames, past)
+        x = x + self.drop_path(y)
+        x = x + self.drop_path(self.mlp(self.norm2(x)))
+        return x if kept is None else (x, kept)
 
 
 def stack(

@@ -13,7 +13,11 @@ attention depends on offsets alone. ``released`` is that of the published V-JEPA
 frequencies end to end, so that the members of a pair get different angles: neither property holds, and those weights
 need it.
 
-Reference: released file src/models/utils/modules.py (``rotate_queries_or_keys``); V-JEPA 2 paper, section 2.1.
+Rows and columns may be scaled to those of a reference frame (``reference``, V-JEPA 2.1): then the first and the last
+row and column of any grid have the positions that they had at the reference resolution. Time is never scaled.
+
+Reference: released file src/models/utils/modules.py (``rotate_queries_or_keys``), for V-JEPA 2.1 the file of that name
+under app/vjepa_2_1; V-JEPA 2 paper, section 2.1.
 """
 
 from __future__ import annotations
@@ -45,15 +49,19 @@ def tables(
     *,
     head_dim: int,
     layout: Layout = "exact",
+    reference: int | None = None,
     base: float = 10000.0,
     device: torch.device | str = "cpu",
 ) -> RopeTable:
     """Table for all tokens of ``grid``, (N, head_dim), or for the tokens ``ids`` (B, K), (B, 1, K, head_dim).
 
+    Args:
+        reference: rows and columns of the frame to whose positions those of ``grid`` are scaled; None: not scaled.
+
     Raises:
         ValueError: ``layout`` is neither ``released`` nor ``exact``.
     """
-    table = _of_grid(grid, head_dim, layout, base, torch.device(device))
+    table = _of_grid(grid, head_dim, layout, reference, base, torch.device(device))
     if ids is None:
         return table
     return RopeTable(table.cos[ids].unsqueeze(1), table.sin[ids].unsqueeze(1))
@@ -116,10 +124,15 @@ def _swap(x: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-def _of_grid(grid: Grid, head_dim: int, layout: Layout, base: float, device: torch.device) -> RopeTable:
+def _of_grid(
+    grid: Grid, head_dim: int, layout: Layout, reference: int | None, base: float, device: torch.device
+) -> RopeTable:
     # Built outside inference mode: a table first met in validation is later saved for a backward pass.
     with torch.inference_mode(False):
         axes = [torch.arange(n, dtype=torch.float64, device="cpu") for n in grid]
+        if reference is not None:
+            for axis in axes[1:]:
+                axis.mul_((reference - 1) / max(len(axis) - 1, 1))  # of a single cell the position is 0 anyway
         positions = torch.cartesian_prod(*axes)  # (N, 3), raster order
         table = at(positions, head_dim=head_dim, layout=layout, base=base)
         return RopeTable(table.cos.to(device), table.sin.to(device))

@@ -23,6 +23,7 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from vjepa_lab import dist
 from vjepa_lab.data.containers import REASONS
 from vjepa_lab.data.loader import Loader, Reader, evaluation
+from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.probes._spectrum import rankme
 from vjepa_lab.train.flops import peak_flops
 from vjepa_lab.train.modules import PretrainModule
@@ -84,7 +85,7 @@ class Record(_AtSteps):
     between target and context features; and bad samples per reason, over all ranks since the start of the process.
     """
 
-    def __init__(self, loader: Loader, every: int) -> None:
+    def __init__(self, loader: Loader | PairedLoader, every: int) -> None:
         super().__init__()
         self.loader = loader
         self.every = every

@@ -26,9 +26,10 @@ def blocks_flops(tokens: int, *, width: int, depth: int, mlp: int) -> float:
 
 
 def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[int, int]]) -> float:
-    """Operations per clip of one training step, for (context ids, target ids) counts of each mask."""
+    """Operations per clip (or image) of one training step, for (context ids, target ids) counts of each mask."""
     size, predictor = config.encoder.resolved(), config.predictor
     pixels = 3 * config.encoder.tubelet * config.encoder.patch**2
+    wide, width = size.width * predictor.levels, predictor.width
 
     def encode(tokens: int) -> float:
         embed = 2.0 * tokens * pixels * size.width
@@ -36,13 +37,15 @@ def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[in
 
     total = encode(grid.n)
     for context, target in pairs:
-        width = predictor.width
-        ends = 2.0 * (context + target) * size.width * width
         tokens = context + target
-        predict = blocks_flops(tokens, width=width, depth=predictor.depth - 1, mlp=4 * width)
-        # of the last block only what the targets need: keys and values of all tokens, the rest at the targets
-        predict += 2 * tokens * 2 * width**2 + 2 * target * 10 * width**2 + 4 * target * tokens * width
-        total += 3 * (encode(context) + ends + predict)
+        enter = context * (wide * width if predictor.levels == 1 else wide * size.width + size.width * width)
+        if config.encoder.family == "vjepa2.1":  # predicts at all tokens
+            leave, last = tokens * wide * width, blocks_flops(tokens, width=width, depth=1, mlp=4 * width)
+        else:  # of the last block only what the targets need: keys and values of all tokens, the rest at the targets
+            leave = target * wide * width
+            last = 2 * tokens * 2 * width**2 + 2 * target * 10 * width**2 + 4 * target * tokens * width
+        inner = blocks_flops(tokens, width=width, depth=predictor.depth - 1, mlp=4 * width)
+        total += 3 * (encode(context) + 2.0 * (enter + leave) + inner + last)
     return total
 
 

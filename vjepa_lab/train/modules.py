@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from vjepa_lab import dist, masks
-from vjepa_lab.batch import ClipBatch, Grid
+from vjepa_lab.batch import Both, ClipBatch, Grid, MaskPair
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.transforms import normalize
+from vjepa_lab.dense_jepa import DenseJEPA
 from vjepa_lab.jepa import build_encoder, build_jepa
 from vjepa_lab.merge import to_plain
 from vjepa_lab.nn.encoder import Encoder
@@ -31,7 +32,7 @@ from vjepa_lab.train import schedules
 from vjepa_lab.train.checkpoints import recount_batches
 from vjepa_lab.train.flops import step_flops_per_clip
 from vjepa_lab.train.optim import build_optimizer, set_hyper
-from vjepa_lab.train.strategy import parallelise
+from vjepa_lab.train.strategy import freeze_unused, parallelise
 
 RECENT = 512
 "clips per rank whose pooled features RankMe is computed on"
@@ -46,12 +47,12 @@ class PretrainModule(L.LightningModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dist.derive(config.run.seed, "init"))
             self.jepa = build_jepa(config)
-        for token in list(self.jepa.predictor.mask_tokens)[1:]:
-            token.requires_grad_(False)  # never used; DDP would wait for their gradients
+        freeze_unused(self.jepa, images=bool(config.images.sources))
         encoder = config.encoder
         self.grid = Grid.of(encoder.frames, encoder.crop, encoder.crop, tubelet=encoder.tubelet, patch=encoder.patch)
         self.strategies = [MASKS.build(entry) for entry in config.masks]
-        self.lr, self.weight_decay, self.momentum = _plans(config)
+        self.image_strategies = [MASKS.build(entry) for entry in config.images.masks]
+        self.lr, self.weight_decay, self.momentum, self.context_weight = _plans(config)
         self.stats: dict[str, float] = {}
         "means over ranks and micro-batches of the last step: loss, loss/<i>, statistics, grad_norm"
         self.skipped = 0
@@ -60,7 +61,7 @@ class PretrainModule(L.LightningModule):
         "a signal reached this process; all ranks learn of it in ``stop_agreed`` at the next step"
         self.stop_agreed = False
         self.flops_per_clip = 0.0
-        "operations of the last micro-batch per clip, see flops.py"
+        "operations of the last micro-batch per clip, images included, see flops.py"
         self._micro: list[dict[str, Tensor]] = []
         self._recent: deque[Tensor] = deque(maxlen=max(RECENT // config.data.batch, 1))
 
@@ -73,19 +74,36 @@ class PretrainModule(L.LightningModule):
             self.jepa, lr=self.lr(1), weight_decay=self.weight_decay(1), betas=optim.betas, eps=optim.eps
         )
 
-    def on_after_batch_transfer(self, batch: ClipBatch, dataloader_idx: int) -> ClipBatch:
+    def on_after_batch_transfer(self, batch: ClipBatch | Both, dataloader_idx: int) -> ClipBatch | Both:
+        if isinstance(batch, Both):
+            return Both(*(part._replace(clip=normalize(part.clip)) for part in batch))
         return batch._replace(clip=normalize(batch.clip))
 
-    def training_step(self, batch: ClipBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ClipBatch | Both, batch_idx: int) -> Tensor:
         torch.manual_seed(dist.derive(self.config.run.seed, "drop path", batch_idx, dist.rank()))
-        rng = dist.rng(self.config.run.seed, batch_idx, batch=len(batch.key), device=batch.clip.device)
-        pairs = masks.sample(self.strategies, self.grid, rng, batch.clip, keep=self.config.keep)  # type: ignore[arg-type]
-        out = self.jepa(batch.clip, pairs)
+        clips, images = batch if isinstance(batch, Both) else (batch, None)
+        self.flops_per_clip = 0.0
+        pairs = self._masks(self.strategies, clips, batch_idx, "masks")
+        if isinstance(self.jepa, DenseJEPA):
+            still = [] if images is None else self._masks(self.image_strategies, images, batch_idx, "image masks")
+            weight = self.context_weight(self.global_step + 1)
+            out = self.jepa(clips.clip, pairs, None if images is None else images.clip, still, context_weight=weight)
+        else:
+            out = self.jepa(clips.clip, pairs)
+        self.flops_per_clip /= len(clips.key)
         self._recent.append(out.pop("pooled"))
-        counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
-        self.flops_per_clip = step_flops_per_clip(self.config, self.grid, counts)
         self._micro.append({name: value.detach() for name, value in out.items()})
         return out["loss"]
+
+    def _masks(self, strategies: list[Any], batch: ClipBatch, step: int, purpose: str) -> list[MaskPair]:
+        """Mask pairs of a batch of clips, or of images; what they cost is added to ``flops_per_clip``."""
+        clip, encoder = batch.clip, self.config.encoder
+        grid = Grid.of(*clip.shape[2:], tubelet=min(encoder.tubelet, clip.shape[2]), patch=encoder.patch)
+        rng = dist.rng(self.config.run.seed, step, batch=len(clip), device=clip.device, purpose=purpose)
+        pairs = masks.sample(strategies, grid, rng, clip, keep=self.config.keep)  # type: ignore[arg-type]
+        counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
+        self.flops_per_clip += len(clip) * step_flops_per_clip(self.config, grid, counts)
+        return pairs
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """One reduction over ranks: means of the statistics, is everything finite, has a signal come."""
@@ -143,9 +161,10 @@ class PretrainModule(L.LightningModule):
         rank_zero_warn(f"{text}; the step is skipped ({self.skipped} of {most} in a row)")
 
 
-def _plans(config: PretrainConfig) -> tuple[Callable[[int], float], ...]:
-    """Learning rate, weight decay and EMA momentum as functions of the step (1 for the first)."""
-    optim, ema = config.optim, config.ema
+def _plans(config: PretrainConfig) -> tuple[Callable[[int], Any], ...]:
+    """Learning rate, weight decay, EMA momentum, and weights of the loss at context tokens of clips and of images, as
+    functions of the step (1 for the first)."""
+    optim, ema, loss = config.optim, config.ema, config.loss
     lr = schedules.Schedule(
         kind=optim.schedule,  # type: ignore[arg-type]
         start=optim.start_lr,
@@ -158,7 +177,12 @@ def _plans(config: PretrainConfig) -> tuple[Callable[[int], float], ...]:
     final = optim.weight_decay if optim.final_weight_decay is None else optim.final_weight_decay
     weight_decay = schedules.Schedule(kind="cosine", ref=optim.weight_decay, final=final, total=optim.steps)
     momentum = partial(schedules.momentum, start=ema.start, end=ema.end, total=optim.steps)
-    return lr, weight_decay, momentum
+
+    def context_weight(step: int) -> tuple[float, float]:
+        ramp = schedules.ramp(step, start=loss.context_start, end=loss.context_end)
+        return ramp * loss.context, ramp * loss.context_image
+
+    return lr, weight_decay, momentum, context_weight
 
 
 def number_by_module(states: list[dict[str, Any]], optimizers: list[torch.optim.Optimizer], module: nn.Module) -> None:

@@ -12,6 +12,7 @@ from vjepa_lab import masks
 from vjepa_lab.batch import Grid, Rng, Rows
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.loader import Loader
+from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.dist import rng as rng_of
 from vjepa_lab.registry import MASKS
 from vjepa_lab.train.folder import read_metrics
@@ -20,7 +21,7 @@ MOST_FRAMES = 8
 _CONTEXT, _TARGET = (0.10, 0.55, 1.0), (1.0, 0.45, 0.05)
 
 
-def draw(config: PretrainConfig, loader: Loader, run: Path) -> Path | None:
+def draw(config: PretrainConfig, loader: Loader | PairedLoader, run: Path) -> Path | None:
     """Write ``summary.png`` into the run folder from its metrics and the first clip of the stream; its path."""
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
@@ -66,7 +67,7 @@ def _plot(axes: Any, rows: list[dict[str, float]], names: list[str], **style: An
             axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 30 else "", **style)
 
 
-def _first_clip(loader: Loader) -> np.ndarray | None:
+def _first_clip(loader: Loader | PairedLoader) -> np.ndarray | None:
     sample, _, _ = loader.slots[0]
     return None if sample is None else sample.clip.permute(1, 2, 3, 0).numpy()  # (F, H, W, 3)
 

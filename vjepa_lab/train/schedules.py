@@ -81,3 +81,9 @@ def momentum(step: int, *, start: float, end: float, total: int) -> float:
     one increment short of ``end``.
     """
     return start + min(step - 1, total) * (end - start) / total
+
+
+def ramp(step: int, *, start: int, end: int) -> float:
+    """0 in the first ``start`` steps, then linear, 1 once ``end`` have passed (released app/vjepa_2_1/train.py)."""
+    passed = step - 1
+    return float(passed >= start) if end <= start else min(max((passed - start) / (end - start), 0.0), 1.0)

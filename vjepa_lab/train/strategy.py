@@ -47,6 +47,21 @@ def _shard(jepa: JEPA, blocks: list[nn.Module], mesh: Any) -> None:
     fully_shard(jepa.target, mesh=mesh, reshard_after_forward=True)
 
 
+def freeze_unused(jepa: JEPA, *, images: bool) -> None:
+    """Turn off what no loss reaches, since DDP would wait for its gradients: mask tokens after the first, and of a
+    V-JEPA 2.1 model without images the image branch, with one level the norms of the others."""
+    unused: list[nn.Parameter] = list(jepa.predictor.mask_tokens)[1:]
+    for network in (jepa.context, jepa.predictor):
+        if network.images and not images:
+            unused.append(network.img_mod_embed)
+    if jepa.context.images and not images:
+        unused.extend(jepa.context.patch_embed_img.parameters())
+    if jepa.context.levels and jepa.predictor.levels == 1:
+        unused.extend(p for norm in jepa.context.norms_block[:-1] for p in norm.parameters())
+    for parameter in unused:
+        parameter.requires_grad_(False)
+
+
 def trainer_strategy(config: TrainerConfig, *, accelerator: str, processes: int) -> Strategy | str:
     """Strategy of the Trainer for ``processes`` ranks in all."""
     backend = "nccl" if accelerator == "cuda" else "gloo"
