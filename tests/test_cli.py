@@ -54,6 +54,33 @@ def test_a_mistake_is_one_clear_error(capsys, argv, words):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["pretrain", "--optim.stpes", "1"], ["did you mean 'optim.steps'"]),
+        (["pretrain", "--optim.lr"], ["--optim.lr", "needs a value"]),
+        (["pretrain", "-x"], ["-x"]),
+        (["export", "runs/a", "runs/b"], ["runs/a runs/b", "expected one run"]),
+        (["export"], ["run:", "give the folder"]),
+        (["export", "runs/a", "--to", "onnx"], ["to: got 'onnx'", "huggingface"]),
+        (["inspect"], ["file:"]),
+    ],
+)
+def test_a_mistake_in_an_option_is_one_clear_error(capsys, argv, words):
+    code, _, err = run(capsys, *argv)
+    assert code == 2
+    assert err.startswith("vjepa-lab: error: ")
+    assert all(word in err for word in words)
+
+
+@pytest.mark.parametrize("argv", [["--to", "huggingface"], ["--to=huggingface"], ["to=huggingface"]])
+def test_an_option_with_dashes_is_a_field(capsys, argv):
+    code, out, _ = run(capsys, "export", "runs/a", *argv, "--show")
+    assert code == 0
+    assert "run: runs/a" in out
+    assert "to: huggingface" in out
+
+
 def test_debug_shows_where(capsys):
     with pytest.raises(ValueError):
         cli.main(["pretrain", "encoder.crop=250", "--debug"])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 from vjepa_lab import cli
@@ -43,6 +44,7 @@ def checkout(tmp_path, monkeypatch):
     assert done.returncode == 0, done.stderr
     films = sorted(Path("made").rglob("*.mp4"))
     Path("videos.csv").write_text("path,label\n" + "".join(f"{f},wave\n" for f in films))
+    Path("videos.yaml").write_text("data: {sources: [{name: listing, path: videos.csv}]}\n")
     return tmp_path
 
 
@@ -55,6 +57,30 @@ def test_a_pretrain_command_of_the_readme_runs(checkout, words):
         over = ["init.load=weights+optimizer"]
     assert cli.main([*words, SMALL, *over]) == 0
     assert list(Path("runs").rglob("summary.png"))
+
+
+def test_the_python_of_the_readme_runs_on_what_its_first_command_leaves(checkout, capsys):
+    assert cli.main(["pretrain", "configs/quickstart.yaml", SMALL]) == 0
+    names = {"clip": torch.zeros(1, 3, 4, 32, 32, dtype=torch.uint8)}
+    for kind, block in BLOCKS:
+        if kind == "python":
+            exec(compile(block, "README.md", "exec"), names)
+    assert "quickstart" in capsys.readouterr().out
+    assert names["features"].tokens.shape == (1, 8, 48)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["inspect", "runs/quickstart/last.ckpt"],
+        ["export", "runs/quickstart", "--to", "safetensors"],
+        ["embed", "videos.csv", "--checkpoint", "runs/quickstart/last.ckpt", "--out", "features", "workers=0"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_verb_of_the_table_runs_on_what_the_first_command_leaves(checkout, words):
+    assert cli.main(["pretrain", "configs/quickstart.yaml", SMALL]) == 0
+    assert cli.main(words) == 0
 
 
 def test_the_packing_command_makes_tars_that_the_yaml_of_the_readme_reads(checkout):

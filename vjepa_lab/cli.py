@@ -1,6 +1,8 @@
-"""Command line: ``vjepa-lab VERB [file.yaml ...] [key=value ...] [--show] [--debug]``.
+"""Command line: ``vjepa-lab VERB [words and files ...] [key=value ...] [--show] [--debug]``.
 
 A verb is a config class and a function named by string, imported when the verb runs: ``--help`` needs no torch.
+``--key value`` is another way to write ``key=value``. Some verbs take one word that is no YAML file: the file to look
+at, say; it is a field like the others.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ class Verb(NamedTuple):
     function: str
     summary: str
     example: str
+    word: str = ""
+    "field that takes the word which is no YAML file"
 
 
 VERBS = {
@@ -27,9 +31,31 @@ VERBS = {
         "train a video encoder by masked latent prediction (cooldown: the same with another YAML)",
         "vjepa-lab pretrain configs/quickstart.yaml optim.steps=200",
     ),
+    "inspect": Verb(
+        "InspectConfig",
+        "vjepa_lab.weights.inspect:main",
+        "say what a file of weights holds: family, sizes, heads, resolution, step",
+        "vjepa-lab inspect runs/quickstart/last.ckpt",
+        word="file",
+    ),
+    "export": Verb(
+        "ExportConfig",
+        "vjepa_lab.weights.export:main",
+        "write the weights of a run in the released layout, for Hugging Face, or as safetensors",
+        "vjepa-lab export runs/quickstart --to safetensors",
+        word="run",
+    ),
+    "embed": Verb(
+        "EmbedConfig",
+        "vjepa_lab.curation.embed:main",
+        "write the features of a list of videos, in shards; the same command goes on after a stop",
+        "vjepa-lab embed videos.csv --checkpoint runs/quickstart/last.ckpt --out features",
+        word="videos",
+    ),
 }
+_FLAGS = {"--help", "-h", "--show", "--debug", "--version"}
 
-_USAGE = """usage: vjepa-lab VERB [file.yaml ...] [key=value ...] [options]
+_USAGE = """usage: vjepa-lab VERB [word] [file.yaml ...] [key=value ...] [options]
 
 verbs:
 {verbs}
@@ -40,8 +66,8 @@ options:
   --help       this text; after a verb: every field, its default and its meaning
   --version    print the version
 
-Files are merged left to right over the defaults, key=value arguments over the files.
-  {example}
+Files are merged left to right over the defaults, key=value arguments over the files; --key value is key=value.
+{examples}
 """
 
 
@@ -49,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``vjepa-lab``. Returns the exit code: 0 done, 2 a mistake in what was asked, 75 stopped by a
     signal with a checkpoint written (run the same command again to go on)."""
     args = list(sys.argv[1:] if argv is None else argv)
-    flags = {a for a in args if a.startswith("-")}
-    words = [a for a in args if not a.startswith("-")]
+    try:
+        flags, words = _split(args)
+    except ValueError as error:
+        return _fail(str(error))
     if "--version" in flags:
         from vjepa_lab import __version__
 
@@ -61,12 +89,44 @@ def main(argv: Sequence[str] | None = None) -> int:
     if words[0] not in VERBS:
         return _fail(_unknown_verb(words[0]))
     verb = VERBS[words[0]]
-    unknown = flags - {"--help", "-h", "--show", "--debug"}
-    if unknown:
-        return _fail(f"unknown option {', '.join(sorted(unknown))}; see vjepa-lab --help")
     if wants_help:
         return _say(_verb_help(words[0], verb))
     return _run(verb, words[1:], show="--show" in flags, debug="--debug" in flags)
+
+
+def _split(args: list[str]) -> tuple[set[str], list[str]]:
+    """Flags, and words with every ``--key value`` made ``key=value``."""
+    flags: set[str] = set()
+    words: list[str] = []
+    rest = iter(args)
+    for arg in rest:
+        if arg in _FLAGS:
+            flags.add(arg)
+        elif not arg.startswith("-"):
+            words.append(arg)
+        elif not arg.startswith("--"):
+            raise ValueError(f"unknown option {arg}; see vjepa-lab --help")
+        else:
+            key, equals, value = arg[2:].partition("=")
+            if not equals:
+                value = next(rest, "--")
+                if value.startswith("--"):
+                    raise ValueError(f"option {arg} needs a value ({arg} VALUE), or is unknown; see vjepa-lab --help")
+            words.append(f"{key.replace('-', '_')}={value}")
+    return flags, words
+
+
+def _arguments(verb: Verb, words: list[str]) -> tuple[list[str], list[str]]:
+    """YAML files, and ``key=value`` arguments with the verb's own word among them."""
+    values = [w for w in words if "=" in w]
+    files = [w for w in words if "=" not in w]
+    if verb.word:
+        own = [w for w in files if not w.endswith((".yaml", ".yml"))]
+        if len(own) > 1:
+            raise ValueError(f"got {' '.join(own)}: expected one {verb.word}, like {verb.example}")
+        files = [w for w in files if w not in own]
+        values = [*(f"{verb.word}={w}" for w in own), *values]
+    return files, values
 
 
 def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
@@ -75,8 +135,8 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
     from vjepa_lab.validate import validate
 
     try:
-        files = [w for w in words if "=" not in w]
-        config = merge.load(getattr(configs, verb.config), files, [w for w in words if "=" in w])
+        files, values = _arguments(verb, words)
+        config = merge.load(getattr(configs, verb.config), files, values)
         if show:
             return _say(merge.to_yaml(config))
         validate(config)
@@ -91,7 +151,7 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
 def _usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}   {verb.summary}" for name, verb in VERBS.items())
-    return _USAGE.format(verbs=verbs, example=VERBS["pretrain"].example)
+    return _USAGE.format(verbs=verbs, examples="\n".join(f"  {verb.example}" for verb in VERBS.values()))
 
 
 def _verb_help(name: str, verb: Verb) -> str:
@@ -101,8 +161,9 @@ def _verb_help(name: str, verb: Verb) -> str:
     lines = [f"vjepa-lab {name}: {verb.summary}", f"  {verb.example}", "", "fields (default): meaning"]
     for key, default, doc in merge.fields_with_docs(getattr(configs, verb.config)):
         lines.append(f"  {key} ({default})" + (f": {doc}" if doc else ""))
-    for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
-        lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
+    if verb.config == "PretrainConfig":
+        for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
+            lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
     return "\n".join(lines)
 
 

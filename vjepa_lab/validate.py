@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -297,6 +298,8 @@ def embed_problems(config: EmbedConfig) -> list[str]:
             problems.append("format=parquet: pyarrow is not installed: pip install pyarrow (or use format=safetensors)")
         if config.dtype == "bfloat16":
             problems.append("dtype: parquet has no bfloat16; use float16 or float32")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        problems.append(f"device: got '{config.device}', expected auto, cpu, cuda, cuda:<number> or mps")
     _choice("last", config.last, ("shift", "hold", "drop"), problems)
     _choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
     _choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)

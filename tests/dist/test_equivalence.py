@@ -94,3 +94,16 @@ def test_lines_for_people_are_printed_once(tmp_path):
     text = launch(tmp_path / "run", "ddp", "optim.steps=2")
     assert text.count("encoder  tiny") == 1
     assert text.count("finished step 2") == 1
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp2"])
+def test_clips_and_images_of_a_newer_model_train_alike(tmp_path, name):
+    newer = ["encoder.family=vjepa2.1", "encoder.depth=4", "predictor.levels=4", "images.sources=[{name: synthetic}]"]
+    newer += ["loss.context_start=1", "loss.context_end=3", "optim.steps=4", "probes=[]"]
+    launch(tmp_path / "one", "one", *newer, "images.batch=6")
+    launch(tmp_path / "two", name, *newer, "images.batch=3")
+    for metric in ("loss", "loss/context", "loss/level0", "image/loss/target", "grad_norm"):
+        one, two = curve(tmp_path / "one", metric), curve(tmp_path / "two", metric)
+        assert len(one) == 4
+        assert two == pytest.approx(one, abs=1e-5), metric
+    assert torch.allclose(target(tmp_path / "one"), target(tmp_path / "two"), atol=1e-5)

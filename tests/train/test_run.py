@@ -95,6 +95,38 @@ def test_a_finished_run_says_so_and_does_nothing(run_tiny, capsys, caplog):
     assert (run / "last.ckpt").stat().st_mtime_ns == before
 
 
+NEWER = (
+    "encoder.family=vjepa2.1",
+    "encoder.depth=4",
+    "encoder.interpolate=true",
+    "predictor.levels=4",
+    "images.sources=[{name: synthetic}]",
+    "images.batch=3",
+    "images.crop=24",
+    "loss.context_start=1",
+    "loss.context_end=3",
+)
+
+
+def test_clips_and_images_train_a_newer_model_and_resume_exactly(tmp_path, run_tiny):
+    whole = run_tiny(*NEWER, f"run.dir={tmp_path / 'whole'}", "run.keep_every=2")
+    rows = read_metrics(whole)
+    terms = {"loss/target", "loss/context", "loss/level0", "loss/level3", "image/loss/target", "image/target_std"}
+    assert terms <= set(rows[0])
+    ramp = [(r["loss"] - (r["loss/target"] + r["image/loss/target"]) / 2) for r in rows]
+    context = [(r["loss/context"] + r["image/loss/context"]) / 2 for r in rows]
+    weights = [a / b for a, b in zip(ramp, context, strict=True)]
+    assert weights == pytest.approx([0.0, 0.0, 0.25, 0.5, 0.5, 0.5], abs=1e-6)
+    part = run_tiny(*NEWER, f"run.dir={tmp_path / 'part'}", f"run.resume={whole / 'step-0000002.ckpt'}")
+    assert losses(part) == {s: v for s, v in losses(whole).items() if s > 2}
+
+
+def test_a_newer_model_trains_without_images(run_tiny):
+    run = run_tiny(*NEWER, "images.sources=[]", "predictor.levels=1")
+    assert "image/loss/target" not in read_metrics(run)[0]
+    assert len(losses(run)) == 6
+
+
 def test_kept_checkpoints_stay_as_they_were(run_tiny):
     run = run_tiny("run.keep_every=2")
     kept = sorted(p.name for p in run.glob("step-*.ckpt"))
@@ -148,12 +180,12 @@ def test_a_checkpoint_of_another_architecture_is_one_clear_error(tmp_path, run_t
     first = run_tiny(f"run.dir={tmp_path / 'main'}")
     with pytest.raises(ValueError, match="do not fit this model") as caught:
         pretrain(tiny(f"run.dir={tmp_path / 'other'}", f"{key}={first / 'last.ckpt'}", "encoder.depth=3"))
-    assert "blocks.2" in str(caught.value)
-    assert "the file has nothing" in str(caught.value)
+    assert "encoder.depth: the file has 2, the configuration 3" in str(caught.value)
+    assert ("or give another run.dir" in str(caught.value)) == (key == "run.resume")
 
 
 @pytest.mark.parametrize(
-    ("content", "words"), [(b"", "cannot be read"), (b"x" * 999, "cannot be read"), ({"a": 1}, "not a checkpoint")]
+    ("content", "words"), [(b"", "the file is empty"), (b"x" * 999, "not a checkpoint"), ({"a": 1}, "not weights")]
 )
 def test_a_file_that_is_no_checkpoint_is_one_clear_error(tmp_path, tiny, content, words):
     path = tmp_path / "wrong.ckpt"

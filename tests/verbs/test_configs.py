@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config import ConfigError, PretrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train.folder import read_metrics
 from vjepa_lab.train.run import pretrain
@@ -14,6 +14,7 @@ from vjepa_lab.validate import validate
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 SMALL = ROOT / "tests/small.yaml"
+SYNTHETIC = ["data.sources=[{name: synthetic}]"]
 
 
 def name(path: Path) -> str:
@@ -21,9 +22,14 @@ def name(path: Path) -> str:
 
 
 def base_of(path: Path) -> list[Path]:
-    """Cooldown, cluster and abbreviated files are laid over a main-phase file, as their headers say."""
+    """Cooldown, cluster, abbreviated and V-JEPA 2.1 files are laid over a main-phase file, as their headers say."""
+    if path.parent == ROOT / "configs":
+        return [path] if path.stem == "quickstart" else [ROOT / "configs/quickstart.yaml", path]
+    main, newer = ROOT / "configs/pretrain/vitl16-256-16f.yaml", ROOT / "configs/pretrain/vjepa2.1.yaml"
+    if path.stem.startswith("vjepa2.1"):
+        return [main, path] if path == newer else [main, newer, path]
     over = path.parent.name in {"cooldown", "cluster"} or "abbreviated" in path.stem
-    return [ROOT / "configs/pretrain/vitl16-256-16f.yaml", path] if over else [path]
+    return [main, path] if over else [path]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
@@ -31,7 +37,8 @@ def test_a_shipped_config_says_what_it_costs_and_has_no_problem(path):
     header = path.read_text().split("\nrun:")[0]
     assert all(word in header for word in ("# Command", "# Cost", "# Expect")), "the header is incomplete"
     over = ["init.load=weights"] if path.parent.name == "cooldown" else []
-    validate(load(PretrainConfig, base_of(path), over))
+    config = load(PretrainConfig, base_of(path), [*over, *SYNTHETIC])
+    validate(config)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
@@ -58,9 +65,14 @@ def test_the_command_in_the_header_has_no_problem(path, monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_a_shipped_config_trains_when_made_small(path, tmp_path):
     over = ["init.load=weights", "init.checkpoint=null"] if path.parent.name == "cooldown" else []
-    config = load(PretrainConfig, [*base_of(path), SMALL], [f"run.dir={tmp_path / 'run'}", *over])
+    config = load(PretrainConfig, [*base_of(path), SMALL], [f"run.dir={tmp_path / 'run'}", *over, *SYNTHETIC])
     assert pretrain(config) == 0
     assert read_metrics(tmp_path / "run")[-1]["step"] == 2
+
+
+def test_a_paper_config_asks_for_videos_and_does_not_make_some_up():
+    with pytest.raises(ConfigError, match=r"data\.sources: the list is empty"):
+        validate(load(PretrainConfig, [ROOT / "configs/pretrain/vitl16-256-16f.yaml"]))
 
 
 def test_the_paper_configs_say_what_the_paper_says():

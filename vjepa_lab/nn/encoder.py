@@ -117,8 +117,9 @@ class Encoder(nn.Module):
         if images:
             self.img_mod_embed = nn.Parameter(torch.empty(1, 1, width))
             self.video_mod_embed = nn.Parameter(torch.empty(1, 1, width))
-            self.patch_embed_img = PatchEmbed(width=width, patch=patch, tubelet=1)
         self.patch_embed = PatchEmbed(width=width, patch=patch, tubelet=tubelet)
+        if images:
+            self.patch_embed_img = PatchEmbed(width=width, patch=patch, tubelet=1)
         self.blocks = stack(
             depth=depth,
             width=width,

@@ -64,8 +64,8 @@ class Predictor(nn.Module):
         self.images = images
         self.dense = dense
         if images:
-            self.img_mod_embed = nn.Parameter(torch.empty(1, 1, width))
             self.video_mod_embed = nn.Parameter(torch.empty(1, 1, width))
+            self.img_mod_embed = nn.Parameter(torch.empty(1, 1, width))
         if levels == 1:
             self.predictor_embed = Linear(encoder_width, width)
         else:

@@ -5,7 +5,8 @@ The resume ladder, first case that holds:
    middle of the data.
 2. ``run.resume`` is a path: go on from that checkpoint.
 3. ``init.checkpoint`` with ``init.load: weights+optimizer``: its weights and optimizer, step 0 (cooldown).
-4. ``init.checkpoint`` with ``init.load: weights``: its weights alone, step 0.
+4. ``init.checkpoint`` with ``init.load: weights``: its weights alone, step 0. ``init.load: auto`` is 3 or 4, whichever
+   the file allows.
 5. From scratch.
 """
 
@@ -26,9 +27,10 @@ from vjepa_lab import dist
 from vjepa_lab.config import ConfigError, PretrainConfig
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.loader import Augment, Loader, Reader
+from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.data.skips import Skips
 from vjepa_lab.registry import PROBES, SOURCES
-from vjepa_lab.train import callbacks, checkpoints, folder, picture, strategy
+from vjepa_lab.train import callbacks, checkpoints, folder, picture, starts, strategy
 from vjepa_lab.train.modules import PretrainModule
 from vjepa_lab.validate import launch_problem, requeued
 
@@ -64,7 +66,7 @@ def pretrain(config: PretrainConfig) -> int:
     loader = training_loader(config, skips, pin_memory=kind == "cuda")
     module = PretrainModule(config)
     if start.weights is not None:
-        checkpoints.load_weights(module, start.weights)
+        checkpoints.load_weights(module.jepa, start.weights)
     record = callbacks.Record(loader, config.run.log_every)
     probes = callbacks.Probes([PROBES.build(e) for e in config.probes], lambda e: open_source(config, e), record)
     saver = callbacks.Checkpoints(
@@ -97,59 +99,69 @@ def pretrain(config: PretrainConfig) -> int:
     return _finish(config, trainer, loader, signals, probes, saver, run)
 
 
-def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = False) -> Loader:
-    """The stream of a run: its sources, opened and mixed."""
-    readers = [open_source(config, entry, random=True) for entry in config.data.sources]
-    encoder, transform = config.encoder, config.transform
-    return Loader(
-        readers,
-        [SOURCES.build(entry).weight for entry in config.data.sources],
-        batch=config.data.batch,
-        batches=config.optim.steps * config.trainer.accumulate,
-        seed=config.run.seed,
-        augment=Augment(
-            size=(encoder.crop, encoder.crop),
-            scale=transform.scale,
-            aspect=transform.aspect,
-            flip=transform.flip,
-            antialias=transform.antialias,
-        ),
-        skips=skips,
-        workers=config.data.workers,
-        pin_memory=pin_memory,
-    )
+def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = False) -> Loader | PairedLoader:
+    """The stream of a run: its sources, opened and mixed; with ``images.sources``, one of images beside it."""
+    data, transform, images = config.data, config.transform, config.images
+
+    def stream(sources: list[dict[str, Any]], batch: int, frames: int, crop: int, seed: int) -> Loader:
+        built = [SOURCES.build(entry) for entry in sources]
+        spec = _spec(config, frames=frames, crop=crop, random=True)
+        return Loader(
+            [source.open(spec) for source in built],
+            [source.weight for source in built],
+            batch=batch,
+            batches=config.optim.steps * config.trainer.accumulate,
+            seed=seed,
+            augment=Augment(
+                size=(crop, crop),
+                scale=transform.scale,
+                aspect=transform.aspect,
+                flip=transform.flip,
+                antialias=transform.antialias,
+            ),
+            skips=skips,
+            workers=data.workers,
+            pin_memory=pin_memory,
+        )
+
+    encoder, seed = config.encoder, config.run.seed
+    clips = stream(data.sources, data.batch, encoder.frames, encoder.crop, seed)
+    if not images.sources:
+        return clips
+    crop = images.crop or encoder.crop
+    return PairedLoader(clips, stream(images.sources, images.batch, 1, crop, dist.derive(seed, "images")))
 
 
-def open_source(config: PretrainConfig, entry: dict[str, Any], *, random: bool = False) -> Reader:
-    """Open one entry of ``data.sources`` (or of a probe) for clips of this run's size."""
-    data, encoder = config.data, config.encoder
-    spec = ClipSpec(
-        frames=encoder.frames,
-        height=encoder.crop,
-        width=encoder.crop,
+def open_source(config: PretrainConfig, entry: dict[str, Any]) -> Reader:
+    """Open the source of a probe for clips of this run's size."""
+    return SOURCES.build(entry).open(_spec(config, frames=config.encoder.frames, crop=config.encoder.crop))
+
+
+def _spec(config: PretrainConfig, *, frames: int, crop: int, random: bool = False) -> ClipSpec:
+    data = config.data
+    return ClipSpec(
+        frames=frames,
+        height=crop,
+        width=crop,
         fps=data.fps,
         stride=data.stride,
         random=random,
         decoder=data.decoder,
         threads=data.threads,
         timeout=data.timeout,
-        min_frames=data.min_frames,
+        min_frames=min(data.min_frames, frames),
     )
-    return SOURCES.build(entry).open(spec)
 
 
 def _start(config: PretrainConfig, run: Path) -> checkpoints.Start:
     last = run / "last.ckpt"
     if (config.run.resume == "auto" or requeued()) and last.is_file():
-        return checkpoints.resume_from(last, config)
+        return starts.resume_from(last, config)
     if config.run.resume not in ("auto", "never"):
-        return checkpoints.resume_from(Path(config.run.resume), config)
+        return starts.resume_from(Path(config.run.resume), config)
     if config.init.checkpoint is None:
         return checkpoints.Start()
-    path = Path(config.init.checkpoint)
-    if config.init.load == "weights+optimizer":
-        return checkpoints.restart_from(path, config, run)
-    return checkpoints.weights_from(path, config)
+    return starts.start_from(config, run)
 
 
 def _loggers(config: PretrainConfig, run: Path, step: int) -> list[Logger]:
@@ -184,7 +196,7 @@ def _plugins() -> list[Any]:
 def _finish(
     config: PretrainConfig,
     trainer: L.Trainer,
-    loader: Loader,
+    loader: Loader | PairedLoader,
     signals: callbacks.Signals,
     probes: callbacks.Probes,
     saver: callbacks.Checkpoints,

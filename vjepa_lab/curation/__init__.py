@@ -1,0 +1,1 @@
+"""Making training sets out of large lists of videos."""
