@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vjepa_lab"
-BASE = {"batch", "dist", "registry", "config", "merge", "validate", "poses"}
+BASE = {"batch", "dist", "registry", "config", "merge", "validate", "poses", "robots", "consistency"}
 CORE = {"jepa", "dense_jepa", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
     "nn": {"batch", "nn"},
@@ -14,6 +14,7 @@ ALLOWED = {
     "data": BASE | {"data"},
     "core": BASE | CORE | {"nn"},
     "probes": BASE | CORE | {"nn", "data.loader", "probes"},
+    "planning": BASE | CORE | {"data.loader", "planning"},
     "curation": BASE | {"features", "tokens", "data", "curation"},
     "train": BASE | CORE | {"nn", "masks", "data", "probes", "train"},
     "base": BASE,

@@ -86,15 +86,6 @@ def test_a_requeued_job_goes_on_from_its_own_checkpoint(tmp_path, run_tiny, tiny
         assert _start(tiny(again[0], resume), tmp_path / "b").step == 4
 
 
-def test_a_finished_run_says_so_and_does_nothing(run_tiny, capsys, caplog):
-    run = run_tiny()
-    before = (run / "last.ckpt").stat().st_mtime_ns
-    with caplog.at_level("INFO"):
-        run_tiny()
-    assert "is finished" in caplog.text
-    assert (run / "last.ckpt").stat().st_mtime_ns == before
-
-
 NEWER = (
     "encoder.family=vjepa2.1",
     "encoder.depth=4",
@@ -208,17 +199,3 @@ def test_a_checkpoint_that_would_run_code_is_refused(tmp_path, tiny, monkeypatch
     with pytest.raises(ValueError, match=r"evil\.ckpt"):
         pretrain(tiny("init.checkpoint=evil.ckpt"))
     assert not Path("touched").exists()
-
-
-def test_wandb_writes_offline_without_an_account(run_tiny, monkeypatch):
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("NETRC", "/nonexistent")
-    run = run_tiny("run.wandb=test", "optim.steps=2")
-    assert list((run / "wandb").glob("offline-run-*"))
-
-
-def test_tensorboard_writes_events_into_the_folder(run_tiny):
-    pytest.importorskip("tensorboard")
-    run = run_tiny("run.tensorboard=true", "optim.steps=2")
-    assert list(run.rglob("events.out.tfevents*"))

@@ -24,16 +24,14 @@ from vjepa_lab import dist
 from vjepa_lab.data.containers import REASONS
 from vjepa_lab.data.loader import Loader, Reader, evaluation
 from vjepa_lab.data.paired import PairedLoader
-from vjepa_lab.probes._spectrum import rankme
 from vjepa_lab.train.flops import peak_flops
 from vjepa_lab.train.modules import PretrainModule
+from vjepa_lab.train.step import StepModule
 
 log = logging.getLogger("vjepa_lab")
 
 STOPPED_BY_SIGNAL = 75
 "exit code after SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the same command goes on from it"
-MOST_FEATURES = 4096
-"clips over all ranks whose pooled features RankMe is computed on"
 
 
 class _AtSteps(L.Callback):
@@ -42,15 +40,15 @@ class _AtSteps(L.Callback):
     def __init__(self) -> None:
         self._step = -1
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, pl_module: StepModule) -> None:  # type: ignore[override]
         self._step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: PretrainModule, *_: Any) -> None:  # type: ignore[override]
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: StepModule, *_: Any) -> None:  # type: ignore[override]
         if trainer.global_step != self._step:
             self._step = trainer.global_step
             self.on_step(trainer, pl_module, trainer.global_step)
 
-    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None: ...
+    def on_step(self, trainer: L.Trainer, module: StepModule, step: int) -> None: ...
 
 
 class Signals(L.Callback):
@@ -61,7 +59,7 @@ class Signals(L.Callback):
         "it was Ctrl-C, somebody's wish: a SLURM job does not requeue itself"
         self._before: dict[int, Any] = {}
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, pl_module: StepModule) -> None:  # type: ignore[override]
         def ask(number: int, _frame: Any) -> None:
             if number == signal.SIGINT and pl_module.stop_asked:
                 raise KeyboardInterrupt
@@ -93,7 +91,7 @@ class Record(_AtSteps):
         self._since = (0.0, 0, 0.0)
         self._peak: float | None = None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: L.Trainer, pl_module: StepModule) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
         self._peak = peak_flops(pl_module.device, pl_module.config.trainer.precision)
         self.restart_clock()
@@ -102,7 +100,7 @@ class Record(_AtSteps):
         """Leave out what has passed since the last row (a probe, a checkpoint) from the rates."""
         self._since = (time.perf_counter(), self.loader.samples_seen, self.loader.waited)
 
-    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
+    def on_step(self, trainer: L.Trainer, module: StepModule, step: int) -> None:
         module.log("loss", module.stats["loss"], prog_bar=True, logger=False, batch_size=1)
         module.log("clips/s", self.rate, prog_bar=True, logger=False, batch_size=1)
         last = step == trainer.max_steps or module.stop_agreed
@@ -115,18 +113,14 @@ class Record(_AtSteps):
             **module.stats,
             "lr": module.lr(step),
             "weight_decay": module.weight_decay(step),
-            "momentum": module.momentum(step),
+            **module.row(step),
             "clips/s": self.rate,
-            "tokens/s": self.rate * module.grid.n,
+            "tokens/s": self.rate * module.tokens_per_sample,
             "data_stall": (self.loader.waited - waited) / seconds,
             "samples": self.loader.samples_seen,
         }
         if self._peak:
-            row["mfu"] = self.rate * module.flops_per_clip / (self._peak * dist.world())
-        features = module.recent_features()
-        if features is not None:
-            share = max(MOST_FEATURES // dist.world(), 1)
-            row["rankme"] = rankme(dist.gather_rows(features[-share:]))
+            row["mfu"] = self.rate * module.flops_per_sample / (self._peak * dist.world())
         bad = self.loader.skips.by_reason()
         counts = dist.sum_over_ranks(torch.tensor([bad.get(reason, 0) for reason in REASONS], device=module.device))
         row |= {f"bad/{reason}": n for reason, n in zip(REASONS, counts.tolist(), strict=True) if n}
@@ -219,7 +213,7 @@ class Checkpoints(_AtSteps):
         self.record = record
         self.stopped = False
 
-    def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
+    def on_step(self, trainer: L.Trainer, module: StepModule, step: int) -> None:
         keep = self.keep_every > 0 and step % self.keep_every == 0
         if keep or step % self.save_every == 0 or step == trainer.max_steps or module.stop_agreed:
             last = self.folder / "last.ckpt"
@@ -242,12 +236,16 @@ class Checkpoints(_AtSteps):
 class StepBar(TQDMProgressBar):
     """Lightning's bar, counting steps of the run instead of batches of an epoch: loss, clips/s, time left."""
 
+    def __init__(self, verb: str, *, refresh_rate: int) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+        self.verb = verb
+
     def on_train_start(self, trainer: L.Trainer, *args: Any) -> None:
         super().on_train_start(trainer, *args)
         bar = self.train_progress_bar
         bar.total = trainer.max_steps
         bar.initial = bar.n = trainer.global_step  # the time left counts from where this process began
-        bar.set_description("pretrain")
+        bar.set_description(self.verb)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         """Nothing: Lightning's would count batches, and is left out where a run resumes."""

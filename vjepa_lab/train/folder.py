@@ -114,7 +114,7 @@ def headline(config: PretrainConfig, module: Any, *, processes: int, start: Any)
     )
 
 
-def summary(run: Path, step: int, width: int, probes: Any, picture: Path | None, skipped: str) -> str:
+def summary(run: Path, step: int, measured: Any, picture: Path | None, skipped: str) -> str:
     """What has come out, in a few lines."""
     rows = read_metrics(run)
     losses = [row["loss"] for row in rows if "loss" in row]
@@ -124,9 +124,9 @@ def summary(run: Path, step: int, width: int, probes: Any, picture: Path | None,
     if losses:
         lines.append(f"  loss        {losses[0]:.4f} -> {losses[-1]:.4f} ({sum(rate) / len(rate):.1f} clips/s)")
     if ranks:
-        lines.append(f"  RankMe      {ranks[0]:.1f} -> {ranks[-1]:.1f} of {width}")
-    for name, value in probes.latest.items():
-        lines.append(f"  {name:<18} {probes.untrained[name]:.3f} untrained -> {value:.3f}")
+        lines.append(f"  RankMe      {ranks[0]:.1f} -> {ranks[-1]:.1f}")
+    for name, value in measured.latest.items():
+        lines.append(f"  {name:<18} {measured.untrained[name]:.3f} untrained -> {value:.3f}")
     lines.append("  " + skipped.replace("\n", "\n  "))
     lines.append(f"  folder      {run}" + (f", picture {picture}" if picture else ""))
     return "\n".join(lines)

@@ -26,7 +26,8 @@ from vjepa_lab import dist
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.jepa import build_jepa
 from vjepa_lab.train.checkpoints import AtomicIO, Start
-from vjepa_lab.train.modules import PretrainModule, number_by_module
+from vjepa_lab.train.modules import PretrainModule
+from vjepa_lab.train.step import number_by_module
 from vjepa_lab.train.strategy import device_kind
 from vjepa_lab.weights import parts
 from vjepa_lab.weights.dialects import TITLES, may_exceed

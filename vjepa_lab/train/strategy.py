@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, Strategy
@@ -17,34 +17,55 @@ from torch.utils.checkpoint import checkpoint
 
 from vjepa_lab.config import TrainerConfig
 from vjepa_lab.jepa import JEPA
+from vjepa_lab.world import World
 
 TIMEOUT = timedelta(minutes=30)
 
 
-def parallelise(jepa: JEPA, config: TrainerConfig, mesh: Any = None) -> None:
-    """Checkpoint, compile and shard ``jepa`` in place. ``mesh`` is Lightning's device mesh, None without FSDP2."""
-    trained = [*jepa.context.blocks, *jepa.predictor.predictor_blocks]
-    blocks = [*trained, *jepa.target.blocks]
+class Anatomy(NamedTuple):
+    """The parts of a model as far as spreading it is concerned."""
+
+    trained: list[nn.Module]
+    "blocks with a backward pass"
+    frozen: list[nn.Module]
+    "blocks without"
+    roots: list[nn.Module]
+    "what holds the trained blocks"
+    frozen_root: nn.Module
+    "what holds the others"
+
+
+def anatomy(network: nn.Module) -> Anatomy:
+    """Blocks and roots of the models that are trained here."""
+    if isinstance(network, World):
+        trained, frozen = network.predictor.predictor_blocks, network.encoder.blocks
+        return Anatomy([*trained], [*frozen], [network.predictor], network.encoder)
+    assert isinstance(network, JEPA)
+    trained = [*network.context.blocks, *network.predictor.predictor_blocks]
+    return Anatomy(trained, [*network.target.blocks], [network.context, network.predictor], network.target)
+
+
+def parallelise(network: nn.Module, config: TrainerConfig, mesh: Any = None) -> None:
+    """Checkpoint, compile and shard a model in place. ``mesh`` is Lightning's device mesh, None without FSDP2."""
+    parts = anatomy(network)
     if config.checkpoint_activations:
-        for block in trained:
+        for block in parts.trained:
             block.forward = partial(checkpoint, block.forward, use_reentrant=False)
     if config.compile:
-        for block in blocks:
+        for block in (*parts.trained, *parts.frozen):
             block.compile()
     if mesh is not None:
-        _shard(jepa, blocks, mesh["data_parallel"])
+        _shard(parts, mesh["data_parallel"])
 
 
-def _shard(jepa: JEPA, blocks: list[nn.Module], mesh: Any) -> None:
+def _shard(parts: Anatomy, mesh: Any) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    for block in blocks:
-        fully_shard(block, mesh=mesh)
-    fully_shard(jepa.context, mesh=mesh)
-    fully_shard(jepa.predictor, mesh=mesh)
-    # The target has no backward pass that would reshard its root. Left gathered, its parameters would be plain tensors
-    # while those of the context encoder are sharded, and the EMA update would fail on the mixture.
-    fully_shard(jepa.target, mesh=mesh, reshard_after_forward=True)
+    for module in (*parts.trained, *parts.frozen, *parts.roots):
+        fully_shard(module, mesh=mesh)
+    # What is frozen has no backward pass that would reshard its root. Left gathered, the target encoder's parameters
+    # would be plain tensors, those of the context encoder sharded, and the EMA update would fail on the mixture.
+    fully_shard(parts.frozen_root, mesh=mesh, reshard_after_forward=True)
 
 
 def freeze_unused(jepa: JEPA, *, images: bool) -> None:

@@ -9,7 +9,7 @@ An optimizer stores its moments under numbers. Which parameter a number stands f
 Both are turned into names here and numbered again only where they are written, so nothing depends on two models
 listing their parameters in one order. Not decayed are biases and one-dimensional parameters.
 
-Reference: released file app/vjepa/utils.py (``init_opt``); ``number_by_module`` in train/modules.py.
+Reference: released file app/vjepa/utils.py (``init_opt``); ``number_by_module`` in train/step.py.
 """
 
 from __future__ import annotations
