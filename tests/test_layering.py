@@ -6,7 +6,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "vjepa_lab"
-BASE = {"batch", "dist", "registry", "config", "merge", "validate", "poses", "robots", "consistency"}
+BASE = {"batch", "dist", "registry", "config", "config_world", "merge", "validate", "validate_world"} | {
+    "poses",
+    "robots",
+    "consistency",
+}
 CORE = {"jepa", "dense_jepa", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
     "nn": {"batch", "nn"},
@@ -18,7 +22,7 @@ ALLOWED = {
     "curation": BASE | {"features", "tokens", "data", "curation"},
     "train": BASE | CORE | {"nn", "masks", "data", "probes", "train"},
     "base": BASE,
-    "cli": {"config", "merge", "validate", "registry"},
+    "cli": {"config", "config_world", "merge", "validate", "registry"},
 }
 LIGHTNING_IN = {"train"}
 

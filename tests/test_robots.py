@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vjepa_lab import robots
 from vjepa_lab.poses import WIDTH, axis_angle_to_matrix, euler_to_matrix, from_matrix, rotation_angle
 from vjepa_lab.robots import DROID, Robot, Statistics, convert
 
@@ -206,3 +207,17 @@ def test_statistics_of_recorded_numbers():
     assert all(torch.equal(a, b) for a, b in zip(back, found, strict=True))
     with pytest.raises(ValueError, match="statistics: expected mean, std, low, high, got mean"):
         Statistics.from_plain({"mean": [0.0]})
+
+
+def test_a_configuration_calls_a_robot_by_name_or_describes_it():
+    assert robots.of({"name": "droid"}) is DROID
+    assert robots.of(DROID.to_plain()) is DROID
+    planar = robots.of({"name": "planar", "position": ["x", "y"], "rotation": "none", "gripper": False})
+    assert (planar.state_dim, planar.action_dim) == (2, 2)
+    for plain, words in (
+        ({"name": "planar"}, "no fields, expected one of droid"),
+        ({"name": "droid", "gripper": False}, "another name"),
+        ({"name": "arm", "joints": 7}, "joints"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            robots.of(plain)

@@ -17,6 +17,7 @@ class Verb(NamedTuple):
     """One command."""
 
     config: str
+    "module:class"
     function: str
     summary: str
     example: str
@@ -26,27 +27,33 @@ class Verb(NamedTuple):
 
 VERBS = {
     "pretrain": Verb(
-        "PretrainConfig",
+        "config:PretrainConfig",
         "vjepa_lab.train.run:pretrain",
         "train a video encoder by masked latent prediction (cooldown: the same with another YAML)",
         "vjepa-lab pretrain configs/quickstart.yaml optim.steps=200",
     ),
+    "posttrain": Verb(
+        "config_world:PosttrainConfig",
+        "vjepa_lab.train.posttrain:posttrain",
+        "train an action-conditioned world model on robot episodes, over a frozen encoder",
+        "vjepa-lab posttrain configs/posttrain/droid-vitg-256.yaml",
+    ),
     "inspect": Verb(
-        "InspectConfig",
+        "config:InspectConfig",
         "vjepa_lab.weights.inspect:main",
         "say what a file of weights holds: family, sizes, heads, resolution, step",
         "vjepa-lab inspect runs/quickstart/last.ckpt",
         word="file",
     ),
     "export": Verb(
-        "ExportConfig",
+        "config:ExportConfig",
         "vjepa_lab.weights.export:main",
         "write the weights of a run in the released layout, for Hugging Face, or as safetensors",
         "vjepa-lab export runs/quickstart --to safetensors",
         word="run",
     ),
     "embed": Verb(
-        "EmbedConfig",
+        "config:EmbedConfig",
         "vjepa_lab.curation.embed:main",
         "write the features of a list of videos, in shards; the same command goes on after a stop",
         "vjepa-lab embed videos.csv --checkpoint runs/quickstart/last.ckpt --out features",
@@ -136,7 +143,7 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
 
     try:
         files, values = _arguments(verb, words)
-        config = merge.load(getattr(configs, verb.config), files, values)
+        config = merge.load(_schema(verb), files, values)
         if show:
             return _say(merge.to_yaml(config))
         validate(config)
@@ -148,6 +155,11 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
         return _fail(f"{error}\n(--debug shows where)" if not isinstance(error, configs.ConfigError) else str(error))
 
 
+def _schema(verb: Verb) -> type:
+    module, _, name = verb.config.partition(":")
+    return getattr(importlib.import_module(f"vjepa_lab.{module}"), name)
+
+
 def _usage() -> str:
     width = max(map(len, VERBS))
     verbs = "\n".join(f"  {name:<{width}}   {verb.summary}" for name, verb in VERBS.items())
@@ -155,13 +167,12 @@ def _usage() -> str:
 
 
 def _verb_help(name: str, verb: Verb) -> str:
-    from vjepa_lab import config as configs
     from vjepa_lab import merge, registry
 
     lines = [f"vjepa-lab {name}: {verb.summary}", f"  {verb.example}", "", "fields (default): meaning"]
-    for key, default, doc in merge.fields_with_docs(getattr(configs, verb.config)):
+    for key, default, doc in merge.fields_with_docs(_schema(verb)):
         lines.append(f"  {key} ({default})" + (f": {doc}" if doc else ""))
-    if verb.config == "PretrainConfig":
+    if verb.config in ("config:PretrainConfig", "config_world:PosttrainConfig"):
         for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
             lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
     return "\n".join(lines)

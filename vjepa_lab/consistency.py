@@ -22,7 +22,7 @@ from torch import Tensor
 from vjepa_lab.poses import rotation_angle
 from vjepa_lab.robots import Frame, Robot
 
-_AXES: dict[Frame, str] = {"base": "the base", "camera": "the base", "tool": "the tool"}
+_AXES: dict[Frame, str] = {"base": "the base", "camera": "the base", "tool": "the tool"}  # fixed axes, or moving ones
 GAIN = 0.05
 "an explanation must have so much more R2 than the description to be reported instead"
 FOLLOWS = 0.5
@@ -36,7 +36,7 @@ CLEAR = 0.9
 PAIRS = 20
 "fewer pairs of frames than these show nothing"
 SHIFTS = (-2, -1, 1, 2)
-"steps by which actions may have been recorded early (-) or late (+)"
+"steps from its own move that an action may belong to, as far as is tried"
 
 
 def check(robot: Robot, states: Tensor, actions: Tensor) -> list[str]:
@@ -62,10 +62,8 @@ def check(robot: Robot, states: Tensor, actions: Tensor) -> list[str]:
     problems = [*_ranges(robot, states)]
     shift = _shift(robot, states, actions)
     if shift:
-        when = "later" if shift > 0 else "earlier"
         problems.append(
-            f"actions are shifted: actions[t] is the move from state t{shift:+d} to t{shift + 1:+d}, "
-            f"{abs(shift)} {'step' if abs(shift) == 1 else 'steps'} {when} than it should be"
+            f"actions are shifted in time: actions[t] is the move from state t{shift:+d} to t{shift + 1:+d}"
         )
     else:
         problems += [*_group(robot, states, actions, "translation"), *_group(robot, states, actions, "rotation")]
@@ -93,15 +91,17 @@ def _ranges(robot: Robot, states: Tensor) -> list[str]:
 
 
 def _shift(robot: Robot, states: Tensor, actions: Tensor) -> int:
-    """By how many steps actions are late (+) or early (-), by the R2 of translations on differences in any axes."""
+    """Which move actions[t] belong to, counted from t, by the R2 of translations on differences in any axes."""
     found = {0: 0.0}
     where = robot.groups["translation"]
     for frame in _frames(robot):
         moves = replace(robot, frame=frame).difference(states)[..., where]
         for shift in (0, *SHIFTS):
             first, last = max(shift, 0), moves.shape[-2] + min(shift, 0)
-            if last - first > 0:
-                d, a = moves[..., first:last, :], actions[..., first - shift : last - shift, where]
+            if first >= last:
+                continue
+            d, a = moves[..., first:last, :], actions[..., first - shift : last - shift, where]
+            if d.shape[:-1].numel() >= PAIRS:
                 fit = _r2(d.flatten(0, -2), a.flatten(0, -2), matrix=True)
                 found[shift] = max(found.get(shift, 0.0), fit)
     best = max(found, key=lambda shift: found[shift])

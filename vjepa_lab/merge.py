@@ -62,6 +62,18 @@ def to_plain(config: Any) -> dict[str, Any]:
     return OmegaConf.to_container(OmegaConf.structured(config))  # type: ignore[return-value]
 
 
+def from_plain(schema: type[T], plain: dict[str, Any]) -> T:
+    """The inverse of ``to_plain``.
+
+    Raises:
+        ConfigError: a field that this version does not have, or a value of the wrong type.
+    """
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), plain))  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"not a configuration of this version: {in_one_line(error)}") from None
+
+
 def fields_with_docs(schema: type, prefix: str = "") -> Iterator[tuple[str, Any, str]]:
     """(dotted name, default, documentation) of every leaf field, in order."""
     docs = _field_docs(schema)

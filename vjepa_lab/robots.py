@@ -226,6 +226,23 @@ class Robot:
 
 DROID = Robot(name="droid")
 
+KNOWN = {robot.name: robot for robot in (DROID,)}
+"robots that a configuration may call by name"
+
+
+def of(plain: Mapping[str, Any]) -> Robot:
+    """The robot that a configuration describes: ``{name: droid}``, or a name of one's own with fields of ``Robot``.
+
+    Raises:
+        ValueError: as ``Robot.from_plain``, or a known name with other fields.
+    """
+    name = plain.get("name")
+    if name in KNOWN and len(plain) > 1 and Robot.from_plain(plain) != KNOWN[name]:
+        raise ValueError(f"robot: '{name}' is described already; give another description another name")
+    if name not in KNOWN and len(plain) == 1:
+        raise ValueError(f"robot: got '{name}' and no fields, expected one of {', '.join(KNOWN)}, or a description")
+    return KNOWN.get(str(name)) or Robot.from_plain(plain)
+
 
 def convert(states: Tensor, source: Robot, target: Robot) -> Tensor:
     """States (..., S) of one description in the numbers of another: rotation and gripper; frames are left alone.

@@ -10,7 +10,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from vjepa_lab.config import SIZES, ConfigError, EmbedConfig, ExportConfig, InspectConfig, PretrainConfig
+from vjepa_lab.config import (
+    SIZES,
+    ConfigError,
+    EmbedConfig,
+    ExportConfig,
+    InspectConfig,
+    OptimConfig,
+    PretrainConfig,
+    RunConfig,
+    TrainerConfig,
+)
 from vjepa_lab.merge import entries
 from vjepa_lab.registry import MASKS, PROBES, SOURCES
 
@@ -28,7 +38,10 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: lists all problems.
     """
-    problems = _CHECKS[type(config)](config)
+    from vjepa_lab import validate_world  # which uses the checks of single blocks below
+
+    checks = _CHECKS | validate_world.CHECKS
+    problems = checks[type(config)](config)
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise ConfigError("\n  - ".join([f"the configuration has {count}:", *problems]))
@@ -37,17 +50,18 @@ def validate(config: Any) -> None:
 def pretrain_problems(config: PretrainConfig) -> list[str]:
     """Problems of a pretraining configuration, as sentences; empty when it can be run."""
     problems: list[str] = []
-    _plugins(config, problems)
+    plugin_problems(config.plugins, problems)
     _model(config, problems)
     _data(config, problems)
     _family(config, problems)
     _optim(config, problems)
-    _trainer(config, problems)
+    trainer_problems(config.trainer, config.data.batch, config.data.global_batch, problems)
     _starts(config, problems)
     return problems
 
 
-def _choice(name: str, got: str, allowed: Sequence[str], problems: list[str]) -> bool:
+def choice(name: str, got: str, allowed: Sequence[str], problems: list[str]) -> bool:
+    """Whether ``got`` is one of ``allowed``; if not, that is added to ``problems``."""
     if got in allowed:
         return True
     refusal = _REFUSED.get(got)
@@ -55,8 +69,9 @@ def _choice(name: str, got: str, allowed: Sequence[str], problems: list[str]) ->
     return False
 
 
-def _plugins(config: PretrainConfig, problems: list[str]) -> None:
-    for name in config.plugins:
+def plugin_problems(plugins: list[str], problems: list[str]) -> None:
+    """Import ``plugins``; what cannot be imported is added to ``problems``."""
+    for name in plugins:
         try:
             importlib.import_module(name)
         except ImportError as error:
@@ -72,16 +87,16 @@ def _model(config: PretrainConfig, problems: list[str]) -> None:
     problems.extend(f"{name}: got {value}, expected at least 1" for name, value in wrong.items())
     if not 0 <= encoder.drop_path < 1:
         problems.append(f"encoder.drop_path: got {encoder.drop_path}, expected 0 or more and less than 1")
-    if not wrong and _choice("encoder.size", encoder.size, tuple(SIZES), problems):
+    if not wrong and choice("encoder.size", encoder.size, tuple(SIZES), problems):
         size = encoder.resolved()
         if size.width % size.heads:
             problems.append(f"encoder: width {size.width} is not divisible by {size.heads} heads")
     if not wrong and predictor.width % predictor.heads:
         problems.append(f"predictor: width {predictor.width} is not divisible by {predictor.heads} heads")
-    _choice("encoder.rope", encoder.rope, ("released", "exact"), problems)
-    _choice("encoder.mlp", encoder.mlp, ("gelu", "swiglu"), problems)
-    _choice("encoder.attention", encoder.attention, ("sdpa", "xformers"), problems)
-    _choice("keep", config.keep, ("random", "head"), problems)
+    choice("encoder.rope", encoder.rope, ("released", "exact"), problems)
+    choice("encoder.mlp", encoder.mlp, ("gelu", "swiglu"), problems)
+    choice("encoder.attention", encoder.attention, ("sdpa", "xformers"), problems)
+    choice("keep", config.keep, ("random", "head"), problems)
     for name, value, unit, unit_name in (
         ("encoder.crop", encoder.crop, encoder.patch, "encoder.patch"),
         ("encoder.frames", encoder.frames, encoder.tubelet, "encoder.tubelet"),
@@ -113,7 +128,7 @@ def _data(config: PretrainConfig, problems: list[str]) -> None:
             problems.append(f"data.sources[{i}].weight: got {source.weight}, expected more than 0")
     if (data.fps is None) == (data.stride is None):
         problems.append(f"data: exactly one of fps and stride must be set, got fps={data.fps} stride={data.stride}")
-    _choice("data.decoder", data.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
+    choice("data.decoder", data.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
     positive = ("batch", "threads", "min_frames", "timeout")
     problems.extend(
         f"data.{n}: got {getattr(data, n)}, expected more than 0" for n in positive if getattr(data, n) <= 0
@@ -129,7 +144,7 @@ def _data(config: PretrainConfig, problems: list[str]) -> None:
 def _family(config: PretrainConfig, problems: list[str]) -> None:
     """What belongs to V-JEPA 2.1 alone."""
     encoder, predictor, loss, images = config.encoder, config.predictor, config.loss, config.images
-    if not _choice("encoder.family", encoder.family, ("vjepa2", "vjepa2.1"), problems):
+    if not choice("encoder.family", encoder.family, ("vjepa2", "vjepa2.1"), problems):
         return
     if predictor.out_width is not None:
         problems.append("predictor.out_width: belongs to distilled models, which need a teacher; set it to null")
@@ -174,51 +189,65 @@ def _images(config: PretrainConfig, problems: list[str]) -> None:
 
 
 def _optim(config: PretrainConfig, problems: list[str]) -> None:
-    optim, ema = config.optim, config.ema
-    if optim.steps < 1:
-        problems.append(f"optim.steps: got {optim.steps}, expected at least 1")
-    if _choice("optim.schedule", optim.schedule, ("wsd", "cosine", "linear"), problems):
-        if optim.warmup + optim.decay > optim.steps:
-            problems.append(
-                f"optim: warmup {optim.warmup} + decay {optim.decay} steps are more than optim.steps {optim.steps}"
-            )
-        if optim.schedule != "wsd" and optim.decay:
-            problems.append(f"optim.decay: belongs to schedule wsd, got schedule {optim.schedule}; set optim.decay=0")
+    optim_problems(config.optim, problems)
+    run_problems(config.run, problems)
+    ema = config.ema
     for name in ("start", "end"):
         value = getattr(ema, name)
         if not 0 <= value <= 1:
             problems.append(f"ema.{name}: got {value}, expected a share between 0 and 1")
     if config.loss.power <= 0:
         problems.append(f"loss.power: got {config.loss.power}, expected more than 0")
+
+
+def optim_problems(optim: OptimConfig, problems: list[str]) -> None:
+    """What is wrong with an ``optim`` block is added to ``problems``."""
+    if optim.steps < 1:
+        problems.append(f"optim.steps: got {optim.steps}, expected at least 1")
+    if choice("optim.schedule", optim.schedule, ("wsd", "cosine", "linear"), problems):
+        if optim.warmup + optim.decay > optim.steps:
+            problems.append(
+                f"optim: warmup {optim.warmup} + decay {optim.decay} steps are more than optim.steps {optim.steps}"
+            )
+        if optim.schedule != "wsd" and optim.decay:
+            problems.append(f"optim.decay: belongs to schedule wsd, got schedule {optim.schedule}; set optim.decay=0")
     if optim.clip is not None and optim.clip <= 0:
         problems.append(f"optim.clip: got {optim.clip}, expected more than 0, or null for no clipping")
+
+
+def run_problems(run: RunConfig, problems: list[str]) -> None:
+    """What is wrong with a ``run`` block is added to ``problems``."""
     for name in ("log_every", "save_every"):
-        if getattr(config.run, name) < 1:
-            problems.append(f"run.{name}: got {getattr(config.run, name)}, expected at least 1")
+        if getattr(run, name) < 1:
+            problems.append(f"run.{name}: got {getattr(run, name)}, expected at least 1")
+    if run.resume not in ("auto", "never") and not Path(run.resume).is_file():
+        problems.append(f"run.resume: got '{run.resume}', expected auto, never or the path of a checkpoint file")
+    if run.resume == "never" and (Path(run.dir) / "last.ckpt").exists() and not requeued():
+        problems.append(f"run.resume=never: {run.dir} already holds last.ckpt; give another run.dir, or resume")
 
 
-def _trainer(config: PretrainConfig, problems: list[str]) -> None:
-    trainer, data = config.trainer, config.data
-    _choice("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"), problems)
-    _choice("trainer.strategy", trainer.strategy, ("ddp", "fsdp2"), problems)
-    _choice("trainer.precision", trainer.precision, ("fp32", "bf16-mixed"), problems)
+def trainer_problems(trainer: TrainerConfig, batch: int, global_batch: int | None, problems: list[str]) -> None:
+    """What is wrong with a ``trainer`` block, and with the global batch, is added to ``problems``."""
+    choice("trainer.accelerator", trainer.accelerator, ("auto", "cpu", "gpu", "mps"), problems)
+    choice("trainer.strategy", trainer.strategy, ("ddp", "fsdp2"), problems)
+    choice("trainer.precision", trainer.precision, ("fp32", "bf16-mixed"), problems)
     if trainer.accumulate < 1:
         problems.append(f"trainer.accumulate: got {trainer.accumulate}, expected at least 1")
     if trainer.nodes < 1:
         problems.append(f"trainer.nodes: got {trainer.nodes}, expected at least 1")
     if trainer.devices < 0:
         problems.append(f"trainer.devices: got {trainer.devices}, expected 0 (all) or more")
-    if trainer.devices == 0 and (trainer.nodes > 1 or data.global_batch is not None):
+    if trainer.devices == 0 and (trainer.nodes > 1 or global_batch is not None):
         problems.append("trainer.devices: give the number per node (with several nodes or data.global_batch)")
         return
     if trainer.devices > 0:
         launch = launch_problem(trainer.devices, trainer.nodes)
         problems.extend([launch] if launch else [])
-    if data.global_batch is not None:
-        total = data.batch * trainer.devices * trainer.nodes * trainer.accumulate
-        if total != data.global_batch:
+    if global_batch is not None:
+        total = batch * trainer.devices * trainer.nodes * trainer.accumulate
+        if total != global_batch:
             problems.append(
-                f"data.global_batch: got {data.global_batch}, but batch {data.batch} x devices {trainer.devices} x "
+                f"data.global_batch: got {global_batch}, but batch {batch} x devices {trainer.devices} x "
                 f"nodes {trainer.nodes} x accumulate {trainer.accumulate} = {total}"
             )
 
@@ -247,16 +276,17 @@ def requeued() -> bool:
 
 
 def _starts(config: PretrainConfig, problems: list[str]) -> None:
-    run, init = config.run, config.init
-    _choice("init.load", init.load, ("weights", "weights+optimizer", "auto"), problems)
-    if init.checkpoint is not None and not Path(init.checkpoint).expanduser().exists() and _is_path(init.checkpoint):
-        problems.append(f"init.checkpoint: no file or folder {init.checkpoint}")
+    init = config.init
+    choice("init.load", init.load, ("weights", "weights+optimizer", "auto"), problems)
+    weights_problem("init.checkpoint", init.checkpoint, problems)
     if init.checkpoint is None and init.load == "weights+optimizer":
         problems.append(f"init.load: '{init.load}' needs init.checkpoint")
-    if run.resume not in ("auto", "never") and not Path(run.resume).is_file():
-        problems.append(f"run.resume: got '{run.resume}', expected auto, never or the path of a checkpoint file")
-    if run.resume == "never" and (Path(run.dir) / "last.ckpt").exists() and not requeued():
-        problems.append(f"run.resume=never: {run.dir} already holds last.ckpt; give another run.dir, or resume")
+
+
+def weights_problem(name: str, given: str | None, problems: list[str]) -> None:
+    """A path where there is nothing is added to ``problems``; a released name is not looked for."""
+    if given is not None and not Path(given).expanduser().exists() and _is_path(given):
+        problems.append(f"{name}: no file or folder {given}")
 
 
 def _is_path(text: str) -> bool:
@@ -274,7 +304,7 @@ def export_problems(config: ExportConfig) -> list[str]:
     problems: list[str] = []
     if not config.run:
         problems.append("run: give the folder of a run or a file of weights, like vjepa-lab export runs/quickstart")
-    _choice("to", config.to, ("original", "huggingface", "safetensors"), problems)
+    choice("to", config.to, ("original", "huggingface", "safetensors"), problems)
     return problems
 
 
@@ -288,21 +318,21 @@ def embed_problems(config: EmbedConfig) -> list[str]:
         problems.append(f"videos: no file {config.videos}")
     if not config.checkpoint:
         problems.append(f"checkpoint: give the weights of an encoder, {example}")
-    _choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
+    choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
     known = ("heads", "predictor_heads", "rope", "interpolate")
     problems.extend(f"load.{k}: unknown; there are: {', '.join(known)}" for k in config.load if k not in known)
-    _choice("pool", config.pool, ("mean", "tubelet", "none"), problems)
-    _choice("dtype", config.dtype, ("float32", "float16", "bfloat16"), problems)
-    if _choice("format", config.format, ("safetensors", "parquet"), problems) and config.format == "parquet":
+    choice("pool", config.pool, ("mean", "tubelet", "none"), problems)
+    choice("dtype", config.dtype, ("float32", "float16", "bfloat16"), problems)
+    if choice("format", config.format, ("safetensors", "parquet"), problems) and config.format == "parquet":
         if importlib.util.find_spec("pyarrow") is None:
             problems.append("format=parquet: pyarrow is not installed: pip install pyarrow (or use format=safetensors)")
         if config.dtype == "bfloat16":
             problems.append("dtype: parquet has no bfloat16; use float16 or float32")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         problems.append(f"device: got '{config.device}', expected auto, cpu, cuda, cuda:<number> or mps")
-    _choice("last", config.last, ("shift", "hold", "drop"), problems)
-    _choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
-    _choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
+    choice("last", config.last, ("shift", "hold", "drop"), problems)
+    choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
+    choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
     if config.fps is not None and config.stride is not None:
         problems.append(f"at most one of fps and stride may be set, got fps={config.fps} stride={config.stride}")
     if config.windows and config.fps is None and config.stride is None:

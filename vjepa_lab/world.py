@@ -29,7 +29,9 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from vjepa_lab.jepa import normalise
+from vjepa_lab import robots
+from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.jepa import build_encoder, normalise
 from vjepa_lab.nn.ac_predictor import ACPredictor, FrameCache
 from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.robots import Robot, Statistics
@@ -197,6 +199,31 @@ class World(nn.Module):
 
     def _standard(self, name: str, value: Tensor) -> Tensor:
         return (value - getattr(self, f"{name}_mean")) / getattr(self, f"{name}_std")
+
+
+def build_world(config: PosttrainConfig, statistics: tuple[Statistics, Statistics] | None = None) -> World:
+    """The world model of a configuration whose ``encoder`` block is that of the frozen encoder; weights are fresh."""
+    robot = robots.of(config.world.robot)
+    predictor = ACPredictor(
+        encoder_width=config.encoder.resolved().width,
+        width=config.predictor.width,
+        depth=config.predictor.depth,
+        heads=config.predictor.heads,
+        action_dim=robot.action_dim,
+        state_dim=robot.state_dim,
+        use_extrinsics=config.predictor.extrinsics,
+        rope=config.predictor.rope,  # type: ignore[arg-type]
+        attention=config.encoder.attention,  # type: ignore[arg-type]
+    )
+    return World(
+        encoder=build_encoder(config.encoder),
+        predictor=predictor,
+        robot=robot,
+        steps=config.world.steps,
+        rollout=config.world.rollout,  # type: ignore[arg-type]
+        power=config.world.power,
+        statistics=statistics,
+    )
 
 
 def energy(features: Tensor, goal: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from vjepa_lab.data import decoders
 from vjepa_lab.data.containers import Unreadable
-from vjepa_lab.data.decoders import decode, read_image
+from vjepa_lab.data.decoders import decode, decode_part, read_image
 
 LOADED = ["auto", "pyav"]
 LOADED += ["decord"] if not isinstance(decoders._decord(), str) else []
@@ -128,6 +128,36 @@ def test_where_a_seek_lands_too_late_the_film_is_read_from_its_start(film, monke
     assert film.numbers(decode(str(path), at(19, 30), decoder="pyav").frames) == [19, 30]
     assert len(seeks) == 2
     assert seeks[1] is None
+
+
+@pytest.mark.parametrize("b_frames", [0, 2])
+@pytest.mark.parametrize(("first", "count"), [(0, 10), (13, 17), (40, 20)])
+def test_a_part_of_a_long_film_is_found_by_its_time(film, first, count, b_frames):
+    video = str(film("a.mp4", frames=60, fps=15, codec="mpeg4", b_frames=b_frames))
+    times = np.arange(count) / 15
+    for wanted in ([0], [count - 1], [0, 3, 3, 7, 9], list(range(count))):
+        part = decode_part(video, first / 15 + 1e-4, times, at(*wanted))
+        assert film.numbers(part.frames) == [first + n for n in wanted]
+        assert part.ids.tolist() == wanted
+        assert part.times.tolist() == [times[n] for n in wanted]
+
+
+def test_a_part_is_decoded_from_the_keyframe_before_it(film, monkeypatch):
+    seeks = watch_walks(monkeypatch)
+    decode_part(str(film("a.mp4", frames=60, fps=15)), 2.0, np.arange(30) / 15, at(5, 9))
+    assert len(seeks) == 1
+    assert seeks[0] is not None
+    assert seeks[0] > 0
+
+
+def test_a_part_beyond_the_end_of_a_film_or_of_one_that_was_cut_is_truncated(film):
+    video = str(film("a.mp4", frames=30, fps=15))
+    assert decode_part(video, 1.0, np.arange(30) / 15, at(14)).ids.tolist() == [14]
+    with pytest.raises(Unreadable, match="the recording ends before 2") as error:
+        decode_part(video, 1.0, np.arange(30) / 15, at(0, 15))
+    assert error.value.reason == "truncated"
+    with pytest.raises(Unreadable, match="cut short"):
+        decode_part(str(film.cut("b.mp4", keep=0.8, index_first=True)), 0.0, np.arange(9) / 8, at(0))
 
 
 @pytest.mark.skipif("decord" not in LOADED, reason="decord has no wheel here")

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import interpolate
 
-from vjepa_lab.data.transforms import cover, eval_views, normalize, random_box, train_transform
+from vjepa_lab.data.transforms import central_box, cover, crop, eval_views, normalize, random_box, train_transform
 
 
 def smooth_clip(frames: int, height: int, width: int) -> torch.Tensor:
@@ -83,6 +83,12 @@ def test_where_no_box_fits_the_largest_central_one_of_a_fair_aspect_is_taken(sha
     top, left, h, w = random_box(np.random.default_rng(0), shape, scale=(0.9, 1.0), aspect=(0.75, 1.35))
     assert (h, w) == expected
     assert (top, left) == ((shape[0] - h) // 2, (shape[1] - w) // 2)
+
+
+def test_a_crop_is_the_box_of_every_frame_and_a_square_box_lies_in_the_middle():
+    clip = torch.randint(0, 256, (3, 2, 20, 30), dtype=torch.uint8)
+    assert central_box((20, 30), aspect=(1.0, 1.0)) == (0, 5, 20, 20)
+    assert torch.equal(crop(clip, (3, 5, 7, 9), (7, 9)), clip[:, :, 3:10, 5:14])
 
 
 def test_the_single_view_is_the_centre_at_256_of_224():

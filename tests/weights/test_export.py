@@ -14,8 +14,8 @@ from vjepa_lab.config import ExportConfig
 from vjepa_lab.jepa import build_jepa
 from vjepa_lab.merge import to_plain
 from vjepa_lab.nn.ac_predictor import ACPredictor
-from vjepa_lab.train.step import number_by_module
 from vjepa_lab.train.optim import build_optimizer
+from vjepa_lab.train.step import number_by_module
 from vjepa_lab.weights import export, parts
 from vjepa_lab.weights.optimizer import moments
 

@@ -32,8 +32,8 @@ VIDEOS = ("mp4", "m4v", "mov", "mkv", "webm", "avi", "ts", "mpg", "mpeg", "wmv",
 "file name extensions of videos"
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp")
 "file name extensions of pictures"
-REASONS = ("missing", "empty", "truncated", "no_video", "too_short", "undecodable", "timeout")
-"why a sample is bad"
+REASONS = ("missing", "empty", "truncated", "no_video", "too_short", "undecodable", "timeout", "mismatched")
+"why a sample is bad; mismatched: its pictures and its numbers do not belong together"
 BROKEN = (FFmpegError, IndexError)
 "what reading packets raises; IndexError is PyAV's where a stream appears in the middle of the file"
 

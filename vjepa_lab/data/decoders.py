@@ -34,7 +34,7 @@ from av.video.reformatter import VideoReformatter
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from vjepa_lab.data.containers import BROKEN, Index, Unreadable, opened, read_index
+from vjepa_lab.data.containers import BROKEN, Index, Unreadable, cut_short, opened, read_index
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,39 @@ def decode(video: Video, choose: Choose, *, decoder: str = "auto", threads: int 
     ids = choose(index.times)
     frames = DECODERS[decoder](video, index, ids, threads)
     return Decoded(frames, ids, index.times[ids])
+
+
+def decode_part(video: Video, start: float, times: NDArray[np.float64], choose: Choose, *, threads: int = 1) -> Decoded:
+    """The same of a part of a long recording, found by its time; always by PyAV.
+
+    No index is made: that of a recording of hours takes far longer to read than a clip.
+
+    Args:
+        video: the recording.
+        start: where the part begins, in seconds from the first frame of the recording.
+        times: (n,) seconds of the frames of the part from its own first one, evenly spaced.
+        choose: as for ``decode``.
+        threads: decoder threads.
+
+    Raises:
+        Unreadable: the recording ends before the part does, or is damaged where frames are wanted.
+    """
+    ids = choose(times)
+    wanted, place = np.unique(ids, return_inverse=True)
+    step = float(times[-1] / (len(times) - 1)) if len(times) > 1 else 0.0
+    with opened(video) as (_, (stream, *others)):
+        base, first = float(stream.time_base or 0), stream.start_time or 0
+        # what is on display in the middle of a frame's time is that frame, however the times were rounded
+        at = first + np.round((start + times[wanted] + step / 2) / base).astype(np.int64)
+        end = None if stream.duration is None else first + stream.duration
+        index = Index(at, times, at[:1], False, len(at), "undecodable", "", stream.index, not others)
+    if (end is not None and at[-1] > end) or cut_short(video):
+        raise Unreadable("truncated", f"the recording ends before {start + times[wanted[-1]]:.2f} s, or is cut short")
+    images = _walk(video, index, at.tolist(), threads, seek=int(at[0]))
+    if images is None:  # the seek landed too late
+        images = _walk(video, index, at.tolist(), threads, seek=None)
+    assert images is not None
+    return Decoded(np.stack([images[i] for i in place]), ids, times[ids])
 
 
 def by_auto(video: Video, index: Index, ids: Ids, threads: int) -> Frames:

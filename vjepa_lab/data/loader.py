@@ -15,14 +15,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from vjepa_lab import dist
-from vjepa_lab.batch import ClipBatch, Sample
+from vjepa_lab.batch import ClipBatch, RobotBatch, RobotSample, Sample
 from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.mixture import Mixture, permute
 from vjepa_lab.data.skips import Skip, Skips
@@ -30,11 +30,15 @@ from vjepa_lab.data.transforms import train_transform
 
 MOST_TRIES = 1000
 "bad samples of one source in a row, with no good one ever read, after which the source is given up"
-_LASTING = {"missing", "empty", "no_video", "too_short", "timeout"}
+_LASTING = {"missing", "empty", "no_video", "too_short", "timeout", "mismatched"}
 
 
-class Reader(Protocol):
-    """An opened source."""
+S = TypeVar("S", Sample, RobotSample)
+S_co = TypeVar("S_co", bound=Sample | RobotSample, covariant=True)
+
+
+class Reader(Protocol[S_co]):
+    """An opened source: of clips, or of stretches of a robot's episodes (which it crops by itself)."""
 
     name: str
     augment: bool
@@ -42,7 +46,7 @@ class Reader(Protocol):
 
     def __len__(self) -> int: ...
 
-    def read(self, index: int, rng: np.random.Generator) -> Sample: ...
+    def read(self, index: int, rng: np.random.Generator) -> S_co: ...
 
 
 class Augment(NamedTuple):
@@ -67,7 +71,7 @@ class Augment(NamedTuple):
         return sample._replace(clip=clip)
 
 
-class Loader:
+class Loader(Generic[S]):
     """Endless training stream of this rank, ``batches`` long: iterate once, from where ``state_dict`` says.
 
     Args:
@@ -77,19 +81,19 @@ class Loader:
         batches: batches until the end of the run.
         seed: of order, crops and frames.
         workers: processes that read ahead; 0 reads here.
-        augment: random crop and flip for the sources that ask for it.
+        augment: random crop and flip for the sources that ask for it; those of robots never do.
         skips: collects what could not be read.
     """
 
     def __init__(
         self,
-        readers: Sequence[Reader],
+        readers: Sequence[Reader[S]],
         weights: Sequence[float],
         *,
         batch: int,
         batches: int,
         seed: int,
-        augment: Augment,
+        augment: Augment | None = None,
         skips: Skips,
         workers: int = 0,
         pin_memory: bool = False,
@@ -115,7 +119,13 @@ class Loader:
         self.batches_seen = state["batches_seen"]
         self.samples_seen = state["samples_seen"]
 
-    def __iter__(self) -> Iterator[ClipBatch]:
+    @overload
+    def __iter__(self: Loader[Sample]) -> Iterator[ClipBatch]: ...
+
+    @overload
+    def __iter__(self: Loader[RobotSample]) -> Iterator[RobotBatch]: ...
+
+    def __iter__(self) -> Iterator[ClipBatch] | Iterator[RobotBatch]:
         world, rank = dist.world(), dist.rank()
         share = _Share(self.samples_seen, self.batches - self.batches_seen, self.batch, rank, world)
         inner = DataLoader(
@@ -146,7 +156,10 @@ class Loader:
 class _Slots(Dataset):
     """Slot number -> (sample, what was skipped on the way, or why the source is given up)."""
 
-    def __init__(self, readers: Sequence[Reader], weights: Sequence[float], seed: int, augment: Augment) -> None:
+    def __init__(
+        self, readers: Sequence[Reader[Any]], weights: Sequence[float], seed: int, augment: Augment | None
+    ) -> None:
+        assert augment is not None or not any(reader.augment for reader in readers)
         self.readers = list(readers)
         self.mixture = Mixture(weights, seed)
         self.seed = seed
@@ -156,7 +169,7 @@ class _Slots(Dataset):
         self._bad: list[dict[int, Skip]] = [{} for _ in readers]
         self._any_good = [False for _ in readers]
 
-    def __getitem__(self, slot: int) -> tuple[Sample | None, list[Skip], str | None]:
+    def __getitem__(self, slot: int) -> tuple[Any, list[Skip], str | None]:
         source, count = self.mixture.locate(slot)
         reader, bad = self.readers[source], self._bad[source]
         epoch, position = divmod(count, len(reader))
@@ -170,7 +183,7 @@ class _Slots(Dataset):
                 try:
                     sample = reader.read(index, rng)
                     self._any_good[source] = True
-                    return (self.augment(sample, rng) if reader.augment else sample), skipped, None
+                    return (self.augment(sample, rng) if self.augment and reader.augment else sample), skipped, None
                 except BadSample as error:
                     skip = Skip(reader.name, error.key, error.reason, error.detail)
                     if error.reason in _LASTING:
@@ -207,7 +220,15 @@ class _Share(Sampler[list[int]]):
             yield list(range(start, start + self.batch))
 
 
-def evaluation(reader: Reader, *, first: int, count: int, batch: int) -> Iterator[ClipBatch]:
+@overload
+def evaluation(reader: Reader[Sample], *, first: int, count: int, batch: int) -> Iterator[ClipBatch]: ...
+
+
+@overload
+def evaluation(reader: Reader[RobotSample], *, first: int, count: int, batch: int) -> Iterator[RobotBatch]: ...
+
+
+def evaluation(reader: Reader[Any], *, first: int, count: int, batch: int) -> Iterator[Any]:
     """Clips ``first .. first + count - 1`` of a source in order, each exactly once over all ranks, with their truth.
 
     Every rank yields the same number of batches; padding rows repeat a clip and have ``valid`` False.
@@ -224,14 +245,34 @@ def evaluation(reader: Reader, *, first: int, count: int, batch: int) -> Iterato
         yield collate(samples, valid=[p < count for p in places], truth=True)
 
 
-def collate(samples: Sequence[Sample], *, valid: Sequence[bool] | None = None, truth: bool = False) -> ClipBatch:
-    """Stack samples into a batch; ``truth`` keeps the exact state that simulated samples carry."""
+@overload
+def collate(samples: Sequence[Sample], *, valid: Sequence[bool] | None = ..., truth: bool = ...) -> ClipBatch: ...
+
+
+@overload
+def collate(samples: Sequence[RobotSample], *, valid: Sequence[bool] | None = ..., truth: bool = ...) -> RobotBatch: ...
+
+
+def collate(
+    samples: Sequence[Any], *, valid: Sequence[bool] | None = None, truth: bool = False
+) -> ClipBatch | RobotBatch:
+    """Stack samples into a batch; ``truth`` keeps the exact state that simulated clips carry."""
+    whole = torch.ones(len(samples), dtype=torch.bool) if valid is None else torch.tensor(valid)
+    if isinstance(samples[0], RobotSample):
+        return RobotBatch(
+            frames=torch.stack([s.frames for s in samples]),
+            states=torch.stack([s.states for s in samples]),
+            actions=torch.stack([s.actions for s in samples]),
+            extrinsics=torch.stack([s.extrinsics for s in samples]),
+            valid=whole,
+            key=[s.key for s in samples],
+        )
     facts = {name: torch.stack([s.truth[name] for s in samples]) for name in samples[0].truth} if truth else {}
     return ClipBatch(
         clip=torch.stack([s.clip for s in samples]),
         label=torch.tensor([s.label for s in samples]),
         event=torch.tensor([s.event for s in samples], dtype=torch.float32),
-        valid=torch.ones(len(samples), dtype=torch.bool) if valid is None else torch.tensor(valid),
+        valid=whole,
         key=[s.key for s in samples],
         truth=facts,
     )
@@ -245,7 +286,7 @@ def _stand_aside(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _collate(items: list[Any]) -> tuple[ClipBatch | None, list[Skip], str | None]:
+def _collate(items: list[Any]) -> tuple[Any, list[Skip], str | None]:
     skipped = [skip for _, skips, _ in items for skip in skips]
     failure = next((failure for _, _, failure in items if failure is not None), None)
     return (None if failure else collate([sample for sample, _, _ in items])), skipped, failure

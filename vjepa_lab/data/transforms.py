@@ -25,6 +25,8 @@ MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 Size = tuple[int, int]
 Range = tuple[float, float]
+Box = tuple[int, int, int, int]
+"top, left, height, width"
 
 
 def train_transform(
@@ -51,17 +53,19 @@ def train_transform(
     Returns:
         uint8 (3, F, H, W), contiguous.
     """
-    top, left, height, width = random_box(rng, clip.shape[-2:], scale=scale, aspect=aspect)
-    box = clip[:, :, top : top + height, left : left + width]
-    out = _resize_bytes(box, size, antialias)
+    out = crop(clip, random_box(rng, clip.shape[-2:], scale=scale, aspect=aspect), size, antialias=antialias)
     if flip and rng.random() < 0.5:
         out = out.flip(-1)
     return out.contiguous()
 
 
-def random_box(
-    rng: np.random.Generator, shape: torch.Size | Size, *, scale: Range, aspect: Range
-) -> tuple[int, int, int, int]:
+def crop(clip: Tensor, box: Box, size: Size, *, antialias: bool = False) -> Tensor:
+    """uint8 (3, F, h, w) -> uint8 (3, F, H, W): the box of every frame, resized to ``size``."""
+    top, left, height, width = box
+    return _resize_bytes(clip[:, :, top : top + height, left : left + width], size, antialias)
+
+
+def random_box(rng: np.random.Generator, shape: torch.Size | Size, *, scale: Range, aspect: Range) -> Box:
     """(top, left, height, width) of a crop of (h, w): ten tries, then the largest central one of a fair aspect."""
     height, width = shape
     for _ in range(10):
@@ -70,6 +74,12 @@ def random_box(
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
             return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
+    return central_box(shape, aspect=aspect)
+
+
+def central_box(shape: torch.Size | Size, *, aspect: Range) -> Box:
+    """(top, left, height, width) of the largest central crop of (h, w) whose width / height lies in ``aspect``."""
+    height, width = shape
     ratio = min(max(width / height, aspect[0]), aspect[1])
     w, h = min(width, max(1, round(height * ratio))), min(height, max(1, round(width / ratio)))
     return (height - h) // 2, (width - w) // 2, h, w

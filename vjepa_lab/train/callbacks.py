@@ -34,7 +34,7 @@ STOPPED_BY_SIGNAL = 75
 "exit code after SIGTERM, SIGUSR1 or Ctrl-C: a checkpoint is written, the same command goes on from it"
 
 
-class _AtSteps(L.Callback):
+class AtSteps(L.Callback):
     """Calls ``on_step`` once per optimizer step (gradient accumulation makes several batches of one)."""
 
     def __init__(self) -> None:
@@ -74,7 +74,7 @@ class Signals(L.Callback):
         self._before = {}
 
 
-class Record(_AtSteps):
+class Record(AtSteps):
     """One row of numbers every ``every`` steps, to all loggers.
 
     Beside the loss: learning rate, momentum, norm of the gradient; clips/s, tokens/s (tokens of the whole clips), MFU
@@ -129,7 +129,7 @@ class Record(_AtSteps):
         self.restart_clock()
 
 
-class Probes(_AtSteps):
+class Probes(AtSteps):
     """Runs each probe on the target encoder before the first step and every ``probe.every`` steps.
 
     The measurement before the first step is the untrained encoder's; it is kept in the checkpoint and logged as
@@ -202,7 +202,7 @@ def _name(probe: Any) -> str:
     return type(probe).__module__.rpartition(".")[2]
 
 
-class Checkpoints(_AtSteps):
+class Checkpoints(AtSteps):
     """``last.ckpt`` every ``save_every`` steps, at the end and when a signal came; kept ones as ``step-<n>.ckpt``."""
 
     def __init__(self, folder: Path, *, save_every: int, keep_every: int, record: Record) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from vjepa_lab.batch import Grid
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.nn.linear import linear
 
 # Dense bf16 tensor-core peaks in TFLOP/s, from the makers' data sheets; fp32 is measured instead.
@@ -47,6 +48,22 @@ def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[in
         inner = blocks_flops(tokens, width=width, depth=predictor.depth - 1, mlp=4 * width)
         total += 3 * (encode(context) + 2.0 * (enter + leave) + inner + last)
     return total
+
+
+def world_flops_per_stretch(config: PosttrainConfig) -> float:
+    """Operations per stretch of one post-training step: every frame through the encoder, the predictor trained once
+    over all frames and once more per further step of the rollout. Causal attention counts as half of the full one."""
+    size, predictor, frames = config.encoder.resolved(), config.predictor, config.data.frames
+    tokens = (config.crop // config.encoder.patch) ** 2
+    pixels = 3 * config.encoder.tubelet * config.encoder.patch**2
+    encode = 2.0 * tokens * pixels * size.width
+    encode += blocks_flops(tokens, width=size.width, depth=size.depth, mlp=size.mlp)
+    per_frame = tokens + 2 + predictor.extrinsics
+    passes = frames - 1 + max(config.world.steps - 1, 0)
+    linear = blocks_flops(1, width=predictor.width, depth=predictor.depth, mlp=4 * predictor.width)
+    predict = passes * (per_frame * linear + 4.0 * tokens * size.width * predictor.width)
+    predict += predictor.depth * 2.0 * ((frames - 1) * per_frame) ** 2 * predictor.width
+    return frames * encode + 3 * predict
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

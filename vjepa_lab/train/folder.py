@@ -16,10 +16,11 @@ from lightning.pytorch.loggers import CSVLogger
 
 from vjepa_lab import dist
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.merge import to_yaml
 
 
-def open_run(config: PretrainConfig) -> Path:
+def open_run(config: Any) -> Path:
     """Make the folder; write ``config.yaml`` (resolved), and ``run.jsonl``: argv, commit and versions of every start.
 
     Only the main process writes. An earlier, different ``config.yaml`` is kept as ``config.<n>.yaml``.
@@ -110,6 +111,25 @@ def headline(config: PretrainConfig, module: Any, *, processes: int, start: Any)
             f"clips    {encoder.frames} x {encoder.crop} x {encoder.crop}, grid {'x'.join(map(str, module.grid))} = "
             f"{module.grid.n} tokens; sources {sources}",
             f"steps    {config.optim.steps} of {batch} clips on {processes} process(es), {config.trainer.precision}",
+        ]
+    )
+
+
+def headline_world(config: PosttrainConfig, module: Any, *, processes: int, start: Any) -> str:
+    """What is about to run, in a few lines."""
+    world, data = module.world, config.data
+    millions = {n: sum(p.numel() for p in getattr(world, n).parameters()) / 1e6 for n in ("encoder", "predictor")}
+    batch = data.batch * processes * config.trainer.accumulate
+    sources = ", ".join(f"{s['name']} x{s.get('weight', 1.0):g}" for s in data.sources)
+    return "\n".join(
+        [
+            f"run      {config.run.dir} ({start.text})",
+            f"world    frozen encoder {millions['encoder']:.2f} M, AC predictor {millions['predictor']:.2f} M; robot "
+            f"{world.robot.name}: {world.robot.state_dim} numbers of state, {world.robot.action_dim} of action",
+            f"frames   {data.frames} x {config.crop} x {config.crop}, {module.grid[0]} x {module.grid[1]} tokens each; "
+            f"sources {sources}",
+            f"steps    {config.optim.steps} of {batch} stretches on {processes} process(es), "
+            f"{config.trainer.precision}",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The Lightning module of pretraining: networks, masks and loss of one step; ``step.py`` has what all trainings share.
+"""The Lightning modules of pretraining and post-training: networks and loss; ``step.py`` has what they share.
 
 Masks and data are functions of (seed, micro-batch, rank), the momentum of the target encoder of the step.
 """
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from vjepa_lab import dist, masks
-from vjepa_lab.batch import Both, ClipBatch, Grid, MaskPair
+from vjepa_lab.batch import Both, ClipBatch, Grid, MaskPair, RobotBatch
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.data.transforms import normalize
 from vjepa_lab.dense_jepa import DenseJEPA
 from vjepa_lab.jepa import JEPA, build_encoder, build_jepa
@@ -20,10 +21,12 @@ from vjepa_lab.masks import Strategy
 from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.probes._spectrum import rankme
 from vjepa_lab.registry import MASKS
+from vjepa_lab.robots import Statistics
 from vjepa_lab.train import schedules
-from vjepa_lab.train.flops import step_flops_per_clip
+from vjepa_lab.train.flops import step_flops_per_clip, world_flops_per_stretch
 from vjepa_lab.train.step import StepModule
 from vjepa_lab.train.strategy import freeze_unused
+from vjepa_lab.world import World, build_world
 
 RECENT = 512
 "clips per rank whose pooled features RankMe is computed on"
@@ -110,3 +113,35 @@ class PretrainModule(StepModule):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dist.derive(self.config.run.seed, "init"))
             return build_encoder(self.config.encoder).requires_grad_(False).eval()
+
+
+class PosttrainModule(StepModule):
+    """V-JEPA 2-AC post-training (paper section 3.1; released file app/vjepa_droid/train.py).
+
+    Args:
+        config: its ``encoder`` block is that of the frozen encoder.
+        statistics: of states and actions, where the predictor gets them standardised.
+    """
+
+    config: PosttrainConfig
+
+    def __init__(self, config: PosttrainConfig, statistics: tuple[Statistics, Statistics] | None = None) -> None:
+        super().__init__(config)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(dist.derive(config.run.seed, "init"))
+            self.world = build_world(config, statistics)
+        cells = config.crop // config.encoder.patch
+        self.grid = (cells, cells)
+        self.tokens_per_sample = config.data.frames * self.grid[0] * self.grid[1]
+        self.flops_per_sample = world_flops_per_stretch(config)
+
+    @property
+    def network(self) -> World:
+        return self.world
+
+    def on_after_batch_transfer(self, batch: RobotBatch, dataloader_idx: int) -> RobotBatch:
+        return batch._replace(frames=normalize(batch.frames))
+
+    def training_step(self, batch: RobotBatch, batch_idx: int) -> Tensor:
+        features = self.world.encode(batch.frames)
+        return self.keep(self.world(features, batch.states, batch.actions, self.grid, batch.extrinsics))

@@ -41,6 +41,32 @@ def draw(config: PretrainConfig, loader: Loader | PairedLoader, run: Path) -> Pa
     return path
 
 
+def draw_world(run: Path) -> Path | None:
+    """Write ``summary.png`` of a post-training: losses, gain over copying, rank of the true action; its path."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    rows = read_metrics(run)
+    if not rows:
+        return None
+    names = {name for row in rows for name in row}
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12, 4), layout="constrained")
+    _plot(left, rows, ["loss", "loss/teacher_forcing", "loss/rollout"])
+    left.set(title="loss", xlabel="step")
+    _plot(middle, rows, sorted(n for n in names if n.startswith("world/gain@") and not n.endswith("_untrained")))
+    middle.axhline(0.0, color="black", linestyle=":", linewidth=1)
+    middle.set(title="gain over copying the first frame", xlabel="step")
+    _plot(right, rows, ["action/hit@1", "action/hit@5", "action/rank"])
+    right.set(title="true action among those of other stretches", xlabel="step", ylim=(0, 1))
+    for axes in (left, middle, right):
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(fontsize=7)
+    path = run / "summary.png"
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
 def _curves(figure: Any, rows: list[dict[str, float]]) -> None:
     left, middle, right = figure.subplots(1, 3)
     _plot(left, rows, ["loss"])

@@ -129,16 +129,12 @@ class ShardsReader:
             BadSample: the sample cannot be read or decoded.
             ValueError: its label cannot be understood.
         """
-        sample, number = divmod(index, self._spec.clips)
         key = self.key(index)
-        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
-        start, end = (int(x) for x in self._ranges[sample])
         try:
-            data = within(self._spec.timeout, partial(self._files.read, self._urls[shard], start, end))
-            base, members = tars.members(data)
-            key = f"{key} {base}"
+            base, members = within(self._spec.timeout, partial(self.fetch, index))
         except Unreadable as error:
             raise BadSample(error.reason, key, error.detail) from None
+        key, number = f"{key} {base}", index % self._spec.clips
         media = next(content for ext, content in members.items() if ext in VIDEOS + IMAGES)
         label, event, segment = self._facts(members, key)
         clip = read_clip(media, self._spec, rng, number, key, segment=segment)
@@ -148,6 +144,17 @@ class ShardsReader:
             event=event - clip.start,
             key=f"{key} frames {clip.ids[0]}-{clip.ids[-1]}",
         )
+
+    def fetch(self, index: int) -> tuple[str, dict[str, bytes]]:
+        """Base name of the sample of an index, and the contents of its members by extension.
+
+        Raises:
+            Unreadable: the tar is missing, or has changed since its index was made.
+        """
+        sample = index // self._spec.clips
+        shard = int(np.searchsorted(self._starts, sample, side="right")) - 1
+        start, end = (int(x) for x in self._ranges[sample])
+        return tars.members(self._files.read(self._urls[shard], start, end))
 
     def _facts(self, members: dict[str, bytes], key: str) -> tuple[int, float, tuple[float, float]]:
         """Label, event and segment of a sample."""

@@ -1,0 +1,217 @@
+"""Post-training of a world model from its configuration: encoder, robot data, checks before the first step, fit.
+
+The resume ladder, first case that holds:
+1. ``run.resume: auto``, or a job that SLURM has requeued, and the folder holds ``last.ckpt``: go on from it, in the
+   middle of the data. The encoder is in the checkpoint.
+2. ``run.resume`` is a path: go on from that checkpoint.
+3. ``init.encoder`` with ``init.predictor``: both begin from weights, at step 0.
+4. ``init.encoder`` alone: the predictor begins from scratch.
+
+Reference: V-JEPA 2 paper, section 3.1 and appendix; released file app/vjepa_droid/train.py.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from vjepa_lab import consistency, dist, robots, weights
+from vjepa_lab.batch import RobotSample
+from vjepa_lab.config import EncoderConfig
+from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.data.clips import BadSample
+from vjepa_lab.data.loader import Loader, Reader
+from vjepa_lab.data.robot import RobotSpec
+from vjepa_lab.data.skips import Skips
+from vjepa_lab.merge import from_plain
+from vjepa_lab.registry import SOURCES
+from vjepa_lab.robots import Robot, Statistics
+from vjepa_lab.train import folder, picture
+from vjepa_lab.train.checkpoints import Start, read
+from vjepa_lab.train.fit import fit, is_finished, prepare
+from vjepa_lab.train.modules import PosttrainModule
+from vjepa_lab.train.validation import Validation
+from vjepa_lab.validate import requeued
+
+log = logging.getLogger("vjepa_lab")
+
+
+def posttrain(config: PosttrainConfig) -> int:
+    """Run a post-training; returns the exit code (0, or 75 when a signal stopped it at a checkpoint).
+
+    Raises:
+        ValueError, OSError: what was asked cannot be done; the message says which field or file.
+    """
+    last, loaded = _checkpoint(config), None
+    if last is None:
+        init = config.init
+        loaded = weights.load(str(init.encoder), encoder=init.which, heads=init.heads)  # type: ignore[arg-type]
+    config.encoder = _encoder(config, last, loaded)
+    place = prepare(config)
+    start = _start(config, last)
+    if is_finished(config, place, start):
+        return 0
+    skips = Skips(place.run)
+    readers = open_readers(config, config.data.sources, random=True)
+    statistics = None
+    if last is None:
+        statistics = _look(config, robots.of(config.world.robot), readers)
+    loader = Loader(
+        readers,
+        [SOURCES.build(entry).weight for entry in config.data.sources],
+        batch=config.data.batch,
+        batches=config.optim.steps * config.trainer.accumulate,
+        seed=config.run.seed,
+        skips=skips,
+        workers=config.data.workers,
+        pin_memory=place.kind == "cuda",
+    )
+    module = PosttrainModule(config, statistics)
+    if loaded is not None:
+        assert loaded.encoder is not None
+        module.world.encoder.load_state_dict(loaded.encoder.state_dict())
+        if config.init.predictor is not None:
+            module.world.predictor.load_state_dict(_predictor(config).state_dict())
+    return fit(
+        config,
+        module,
+        loader,
+        verb="posttrain",
+        place=place,
+        start=start,
+        headline=lambda processes: folder.headline_world(config, module, processes=processes, start=start),
+        measure=lambda record: Validation(
+            config.validation, lambda: open_readers(config, config.validation.sources), record
+        ),
+        draw=lambda: picture.draw_world(place.run),
+    )
+
+
+def open_readers(
+    config: PosttrainConfig, sources: list[dict[str, Any]], *, random: bool = False
+) -> list[Reader[RobotSample]]:
+    """Open robot sources for stretches of this run's size."""
+    data = config.data
+    spec = RobotSpec(
+        frames=data.frames,
+        height=config.crop,
+        width=config.crop,
+        fps=data.fps,
+        robot=robots.of(config.world.robot),
+        random=random,
+        crop=data.crop if random or data.crop != "random" else "centre",
+        scale=data.scale,
+        aspect=data.aspect,
+        decoder=data.decoder,
+        threads=data.threads,
+        timeout=data.timeout,
+    )
+    return [SOURCES.build(entry).open(spec) for entry in sources]
+
+
+def _checkpoint(config: PosttrainConfig) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    last = Path(config.run.dir) / "last.ckpt"
+    if (config.run.resume == "auto" or requeued()) and last.is_file():
+        return last
+    return None if config.run.resume in ("auto", "never") else Path(config.run.resume)
+
+
+def _encoder(config: PosttrainConfig, last: Path | None, loaded: weights.Loaded | None) -> EncoderConfig:
+    """The block of the frozen encoder: of the checkpoint, or of the weights that are loaded.
+
+    Raises:
+        ValueError: there is no encoder, or frames of ``crop`` do not divide into its tokens.
+    """
+    if last is not None:
+        encoder = from_plain(EncoderConfig, read(last)["config"]["encoder"])
+    else:
+        assert loaded is not None
+        if loaded.encoder is None:
+            raise ValueError(f"init.encoder: {config.init.encoder} holds no encoder")
+        log.info("%s", loaded.report)
+        encoder = loaded.config.encoder
+    if config.crop % encoder.patch:
+        raise ValueError(f"crop: {config.crop} is not a multiple of the encoder's patch {encoder.patch}")
+    return encoder
+
+
+def _start(config: PosttrainConfig, last: Path | None) -> Start:
+    if last is None:
+        begun = f"predictor of {config.init.predictor}" if config.init.predictor else "predictor from scratch"
+        return Start(text=f"encoder of {config.init.encoder}, {begun}")
+    step = int(read(last)["global_step"])
+    return Start(step=step, resume=last, text=f"resumed from {last} at step {step}")
+
+
+def _predictor(config: PosttrainConfig) -> torch.nn.Module:
+    """Weights for the AC predictor, compared with its shape.
+
+    Raises:
+        ValueError: the file holds none, or one of another shape.
+    """
+    name = str(config.init.predictor)
+    found = weights.load(name, heads=config.init.heads, extrinsics=config.predictor.extrinsics).ac_predictor
+    if found is None:
+        raise ValueError(f"init.predictor: {name} holds no action-conditioned predictor")
+    block = found.predictor_blocks[0]
+    got = (found.predictor_embed.out_features, len(found.predictor_blocks), found.action_encoder.in_features)
+    robot = robots.of(config.world.robot)
+    expected = (config.predictor.width, config.predictor.depth, robot.action_dim)
+    if got != expected:
+        raise ValueError(
+            f"init.predictor: {name}: width, depth and action numbers are {got}, of this configuration {expected}"
+        )
+    assert block is not None
+    return found
+
+
+def _look(
+    config: PosttrainConfig, robot: Robot, readers: list[Reader[RobotSample]]
+) -> tuple[Statistics, Statistics] | None:
+    """Look at some stretches before the first step: do they fit the robot's description, and what is their spread?
+
+    Raises:
+        ValueError: states and actions contradict the description; the message says how.
+    """
+    standardise = config.world.standardise
+    count = max(config.data.check, 256 if standardise else 0)
+    if count == 0:
+        return None
+    all_states, all_actions = [], []
+    for reader in readers:
+        states, actions = _some(reader, -(-count // len(readers)), config.run.seed)
+        if config.data.check and len(states):
+            problems = consistency.check(robot, states, actions)
+            if problems:
+                listed = "\n  - ".join(problems)
+                raise ValueError(
+                    f"{reader.name}: states and actions do not fit robot '{robot.name}':\n  - {listed}\n"
+                    "correct world.robot or the source; data.check=0 leaves this check out"
+                )
+        all_states.append(states)
+        all_actions.append(actions)
+    if not standardise:
+        return None
+    return Statistics.of(torch.cat(all_states)), Statistics.of(torch.cat(all_actions))
+
+
+def _some(reader: Reader[RobotSample], count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """States (n, T, S) and actions (n, T - 1, A) of up to ``count`` stretches, spread over the source; equal on all
+    ranks, which all read them."""
+    rng = np.random.default_rng(dist.derive(seed, "look"))
+    found: list[RobotSample] = []
+    for index in rng.permutation(len(reader))[: 2 * count].tolist():
+        if len(found) == count:
+            break
+        try:
+            found.append(reader.read(index, rng))
+        except BadSample:
+            continue  # counted when the training stream meets it
+    if not found:
+        return torch.empty(0), torch.empty(0)
+    return torch.stack([s.states for s in found]), torch.stack([s.actions for s in found])

@@ -1,0 +1,105 @@
+"""What the configuration of a world model must satisfy beyond its types; see ``validate.py``."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.merge import entries
+from vjepa_lab.registry import SOURCES
+from vjepa_lab.validate import (
+    choice,
+    optim_problems,
+    plugin_problems,
+    requeued,
+    run_problems,
+    trainer_problems,
+    weights_problem,
+)
+
+
+def posttrain_problems(config: PosttrainConfig) -> list[str]:
+    """Problems of a post-training, as sentences; empty when it can be run."""
+    problems: list[str] = []
+    plugin_problems(config.plugins, problems)
+    _model(config, problems)
+    _data(config, problems)
+    _validation(config, problems)
+    optim_problems(config.optim, problems)
+    run_problems(config.run, problems)
+    trainer_problems(config.trainer, config.data.batch, config.data.global_batch, problems)
+    _starts(config, problems)
+    return problems
+
+
+def _model(config: PosttrainConfig, problems: list[str]) -> None:
+    predictor, world = config.predictor, config.world
+    wrong = [name for name in ("width", "depth", "heads") if getattr(predictor, name) < 1]
+    problems.extend(f"predictor.{name}: got {getattr(predictor, name)}, expected at least 1" for name in wrong)
+    if not wrong and predictor.width % predictor.heads:
+        problems.append(f"predictor: width {predictor.width} is not divisible by {predictor.heads} heads")
+    choice("predictor.rope", predictor.rope, ("released", "exact"), problems)
+    choice("world.rollout", world.rollout, ("released", "final"), problems)
+    if world.power <= 0:
+        problems.append(f"world.power: got {world.power}, expected more than 0")
+    if not 1 <= world.steps < config.data.frames:
+        problems.append(f"world.steps: got {world.steps}, expected 1 to data.frames - 1 ({config.data.frames - 1})")
+
+
+def _data(config: PosttrainConfig, problems: list[str]) -> None:
+    data = config.data
+    if not data.sources:
+        problems.append(
+            "data.sources: the list is empty, expected at least one: data.sources='[{name: droid, path: FOLDER}]'"
+        )
+    _robot_sources("data.sources", data.sources, problems)
+    choice("data.crop", data.crop, ("released", "centre", "random"), problems)
+    choice("data.decoder", data.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
+    for name, least in (("batch", 1), ("threads", 1), ("workers", 0), ("check", 0), ("frames", 2)):
+        if getattr(data, name) < least:
+            problems.append(f"data.{name}: got {getattr(data, name)}, expected at least {least}")
+    if data.timeout <= 0:
+        problems.append(f"data.timeout: got {data.timeout}, expected more than 0")
+
+
+def _robot_sources(where: str, listed: list[dict[str, Any]], problems: list[str]) -> None:
+    for i, source in enumerate(entries(SOURCES, listed, where, problems)):
+        if "RobotSpec" not in str(inspect.signature(source.open)):
+            robots = "droid, lerobot, libero or robot_shards"
+            problems.append(f"{where}[{i}]: '{listed[i]['name']}' gives clips without actions, expected {robots}")
+        elif source.weight <= 0:
+            problems.append(f"{where}[{i}].weight: got {source.weight}, expected more than 0")
+
+
+def _validation(config: PosttrainConfig, problems: list[str]) -> None:
+    validation = config.validation
+    _robot_sources("validation.sources", validation.sources, problems)
+    for name, least in (("every", 1), ("stretches", 1), ("candidates", 2)):
+        if getattr(validation, name) < least:
+            problems.append(f"validation.{name}: got {getattr(validation, name)}, expected at least {least}")
+    if not 1 <= validation.steps < config.data.frames:
+        problems.append(
+            f"validation.steps: got {validation.steps}, expected 1 to data.frames - 1 ({config.data.frames - 1})"
+        )
+
+
+def _starts(config: PosttrainConfig, problems: list[str]) -> None:
+    init, run = config.init, config.run
+    choice("init.which", init.which, ("auto", "target", "online", "ema"), problems)
+    goes_on = run.resume not in ("auto", "never") or (
+        (run.resume == "auto" or requeued()) and (Path(run.dir) / "last.ckpt").is_file()
+    )
+    if goes_on:
+        return  # both are in the checkpoint
+    if init.encoder is None:
+        problems.append(
+            "init.encoder: expected the weights of the frozen encoder, like init.encoder=runs/quickstart/last.ckpt"
+        )
+    weights_problem("init.encoder", init.encoder, problems)
+    weights_problem("init.predictor", init.predictor, problems)
+
+
+CHECKS: dict[type, Callable[..., list[str]]] = {PosttrainConfig: posttrain_problems}
