@@ -93,6 +93,8 @@ def test_dinov2_sees_frame_by_frame_without_class_and_register_tokens(tmp_path, 
     encoder, clip = FrozenEncoder.of(f"hf:{folder}"), film(2, 48)
     tokens, grid = encoder.tokens(clip)
     assert (encoder.crop, encoder.depth, grid) == (48, 3, Grid(2, 3, 3))
+    with pytest.raises(ValueError, match="hf: this model takes images of multiples of 16 pixels, got 40 x 40"):
+        encoder.tokens(film(2, 40))
     for frame in range(2):
         direct = model(normalize(clip)[:, :, frame]).last_hidden_state[:, 1 + registers :]
         torch.testing.assert_close(tokens[:, frame * 9 : frame * 9 + 9], direct, atol=1e-5, rtol=0)

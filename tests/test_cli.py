@@ -81,6 +81,12 @@ def test_an_option_with_dashes_is_a_field(capsys, argv):
     assert "to: huggingface" in out
 
 
+def test_a_path_with_an_equals_sign_is_a_path(capsys):
+    code, out, _ = run(capsys, "export", "runs/lr=0.1/last.ckpt", "to=huggingface", "--show")
+    assert code == 0
+    assert "run: runs/lr=0.1/last.ckpt" in out
+
+
 def test_debug_shows_where(capsys):
     with pytest.raises(ValueError):
         cli.main(["pretrain", "encoder.crop=250", "--debug"])

@@ -18,7 +18,7 @@ ALLOWED = {
     "data": BASE | {"data"},
     "core": BASE | CORE | {"nn"},
     "probes": BASE | CORE | {"nn", "data.loader", "probes"},
-    "planning": BASE | CORE | {"data.loader", "planning"},
+    "planning": BASE | CORE | {"data", "planning"},
     "curation": BASE | {"features", "tokens", "data", "curation"},
     "train": BASE | CORE | {"nn", "masks", "data", "probes", "train"},
     "base": BASE,

@@ -83,9 +83,15 @@ class HuggingFaceFrames(nn.Module):
         self.prefix: int = 1 + getattr(model.config, "num_register_tokens", 0)
 
     def forward(self, clip: Tensor, taps: Sequence[int]) -> tuple[Features, dict[int, Features]]:
-        """Features of a normalised clip (B, 3, F, H, W), and those after the blocks ``taps`` through the final norm."""
+        """Features of a normalised clip (B, 3, F, H, W), and those after the blocks ``taps`` through the final norm.
+
+        Raises:
+            ValueError: sides that are no multiples of the patch, what is over would not be seen.
+        """
         batch, _, frames, height, width = clip.shape
         patch = self.model.config.patch_size
+        if height % patch or width % patch:
+            raise ValueError(f"hf: this model takes images of multiples of {patch} pixels, got {height} x {width}")
         grid = Grid(frames, height // patch, width // patch)
         out = self.model(pixel_values=clip.transpose(1, 2).flatten(0, 1), output_hidden_states=bool(taps))
 

@@ -38,6 +38,12 @@ VERBS = {
         "train an action-conditioned world model on robot episodes, over a frozen encoder",
         "vjepa-lab posttrain configs/posttrain/droid-vitg-256.yaml",
     ),
+    "plan": Verb(
+        "config_world:PlanConfig",
+        "vjepa_lab.planning.mpc:main",
+        "reach image goals with a world model in a simulated arm, and draw its energy",
+        "vjepa-lab plan --checkpoint runs/posttrain --out runs/plan",
+    ),
     "inspect": Verb(
         "config:InspectConfig",
         "vjepa_lab.weights.inspect:main",
@@ -125,8 +131,8 @@ def _split(args: list[str]) -> tuple[set[str], list[str]]:
 
 def _arguments(verb: Verb, words: list[str]) -> tuple[list[str], list[str]]:
     """YAML files, and ``key=value`` arguments with the verb's own word among them."""
-    values = [w for w in words if "=" in w]
-    files = [w for w in words if "=" not in w]
+    values = [w for w in words if "=" in w and "/" not in w.partition("=")[0]]  # runs/lr=0.1/last.ckpt is a path
+    files = [w for w in words if w not in values]
     if verb.word:
         own = [w for w in files if not w.endswith((".yaml", ".yml"))]
         if len(own) > 1:

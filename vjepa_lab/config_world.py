@@ -113,3 +113,52 @@ class PosttrainConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     plugins: list[str] = field(default_factory=list)
     "modules to import first, with sources of your own"
+
+
+@dataclass
+class LandscapeConfig:
+    sources: list[dict[str, Any]] = field(default_factory=list)
+    "held-out episodes whose true actions are looked for in slices of the energy; empty: none"
+    pairs: int = 50
+    "pairs of frames"
+    cells: int = 9
+    "values along each axis of a slice"
+    dims: list[int] = field(default_factory=lambda: [0, 1])
+    "numbers of the action that vary"
+    extent: float = 0.075
+    "how far, to both sides of zero"
+    pictures: int = 4
+    "pairs that are drawn"
+
+
+@dataclass
+class PlanConfig:
+    """Planning with a world model: image goals in closed loop, and slices of its energy."""
+
+    checkpoint: str = ""
+    "the world model: folder or checkpoint of a post-training, or a released 2-AC file or its name"
+    out: str = "runs/plan"
+    "folder for results.csv, plans.npz and pictures"
+    task: str | None = "reach"
+    "goals in the simulated arm: reach | push; null: no closed loop"
+    goals: int = 20
+    "unseen goals"
+    seed: int = 1000
+    "goal i is that of seed + i"
+    steps: int = 10
+    "most actions per goal"
+    size: int = 128
+    "pixels per side of the simulator's pictures, before the model's own crop"
+    camera: str = "left"
+    "left | right | wrist"
+    policies: list[str] = field(default_factory=lambda: ["model", "random", "none", "line"])
+    "who plans: model | random | none | line (to the true goal) | simulator (the planner with the true simulator)"
+    planner: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
+    "the search: {preset: paper | released | icem, and fields of planning.settings.CemConfig}"
+    chunk: int = 64
+    "action sequences at a time: less memory"
+    landscape: LandscapeConfig = field(default_factory=LandscapeConfig)
+    device: str = "auto"
+    "auto | cpu | cuda | mps"
+    progress: bool = True
+    "show a progress bar"

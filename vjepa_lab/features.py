@@ -302,7 +302,7 @@ class FrozenEncoder(nn.Module):
 
     def _prepared(self, clip: Tensor) -> Tensor:
         """The clip on the device, normalised for this encoder, with at least as many frames as it takes."""
-        if clip.ndim != 5 or clip.shape[1] != 3:
+        if clip.ndim != 5 or clip.shape[1] != 3 or clip.shape[2] < 1:
             raise ValueError(f"clip: expected (B, 3, F, H, W), got {tuple(clip.shape)}")
         clip = clip.to(self.device, non_blocking=True)
         if clip.dtype == torch.uint8:
@@ -314,8 +314,17 @@ class FrozenEncoder(nn.Module):
         else:
             clip = clip.float()
         missing = self.tubelet - clip.shape[2]
-        image_branch = isinstance(self.encoder, Encoder) and self.encoder.images
-        if missing <= 0 or (clip.shape[2] == 1 and image_branch):
+        if isinstance(self.encoder, Encoder):
+            image = self.encoder.images and clip.shape[2] == 1
+            units = (self.tubelet, self.encoder.patch, self.encoder.patch)
+            over = [size % unit for size, unit in zip(clip.shape[2:], units, strict=True)]
+            if any(over[1:]) or (missing < 0 and over[0]):  # cut off in silence otherwise
+                raise ValueError(
+                    f"clip: expected multiples of {units[0]} frames x {units[1]} x {units[2]} pixels, got "
+                    f"{clip.shape[2]} frames x {clip.shape[3]} x {clip.shape[4]}"
+                )
+            missing = 0 if image else missing
+        if missing <= 0:
             return clip
         return torch.cat((clip, clip[:, :, -1:].expand(-1, -1, missing, -1, -1)), 2)
 

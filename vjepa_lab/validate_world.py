@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.config_world import PlanConfig, PosttrainConfig
 from vjepa_lab.merge import entries
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.validate import (
@@ -102,4 +102,28 @@ def _starts(config: PosttrainConfig, problems: list[str]) -> None:
     weights_problem("init.predictor", init.predictor, problems)
 
 
-CHECKS: dict[type, Callable[..., list[str]]] = {PosttrainConfig: posttrain_problems}
+def plan_problems(config: PlanConfig) -> list[str]:
+    """Problems of ``vjepa-lab plan``."""
+    problems: list[str] = []
+    if not config.checkpoint:
+        problems.append("checkpoint: give the world model, like --checkpoint runs/posttrain")
+    weights_problem("checkpoint", config.checkpoint or None, problems)
+    if config.task is not None:
+        choice("task", config.task, ("reach", "push"), problems)
+    elif not config.landscape.sources:
+        problems.append("task: null, and landscape.sources is empty: nothing to do")
+    choice("camera", config.camera, ("left", "right", "wrist"), problems)
+    choice("device", config.device, ("auto", "cpu", "cuda", "mps"), problems)
+    for name in config.policies:
+        choice("policies", name, ("model", "random", "none", "line", "simulator"), problems)
+    for name in ("goals", "steps", "chunk", "size"):
+        if getattr(config, name) < 1:
+            problems.append(f"{name}: got {getattr(config, name)}, expected at least 1")
+    block = config.landscape
+    _robot_sources("landscape.sources", block.sources, problems)
+    if block.sources and (block.pairs < 1 or block.cells < 3 or block.extent <= 0 or len(block.dims) not in (1, 2)):
+        problems.append("landscape: expected at least 1 pair and 3 cells, an extent above 0, and one or two dims")
+    return problems
+
+
+CHECKS: dict[type, Callable[..., list[str]]] = {PosttrainConfig: posttrain_problems, PlanConfig: plan_problems}

@@ -279,6 +279,13 @@ def test_a_damaged_file_is_told_by_its_tensors(tmp_path, released, tiny):
         start_from(tiny(*RELEASED, f"init.checkpoint={path}"), tmp_path)
 
 
+def test_weights_that_are_not_finite_are_told_before_the_first_step(tmp_path, released, tiny):
+    path = released.write(lambda c: c["encoder"]["module.backbone.blocks.1.norm2.bias"].fill_(float("nan")))
+    start = start_from(tiny(*RELEASED, f"init.checkpoint={path}"), tmp_path)
+    assert "WARNING: not finite (NaN or infinite) in its weights for context: blocks.1.norm2.bias" in start.text
+    assert "for target" not in start.text
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_start_the_same_cooldown(tmp_path, released, run_tiny, strategy):

@@ -1,4 +1,4 @@
-"""The offline measures of a world model: copies gain nothing, a known world is recognised, bad stretches are left out."""
+"""The offline measures of a world model: a copy gains nothing, each good stretch counts once, bad ones do not."""
 
 from __future__ import annotations
 

@@ -189,6 +189,7 @@ def test_a_file_with_an_ac_predictor_keeps_its_layout(run, tmp_path):
         ({"interpolate": True}, "huggingface", "encoder.interpolate=true: transformers"),
         ({"family": "vjepa2.1"}, "huggingface", "encoder.family=vjepa2.1: transformers has no such model"),
         ({"family": "vjepa2.1", "rope": "released"}, "original", "encoder.rope=released"),
+        ({"family": "vjepa2.1", "interpolate": False}, "original", "encoder.interpolate=false: the released code"),
     ],
 )
 def test_what_the_reader_could_not_compute_is_refused(run, encoder, to, words):

@@ -174,6 +174,7 @@ def test_what_exists_is_a_path_also_under_a_released_name(tmp_path, monkeypatch)
         ("qqq", "there are: vjepa2-vitl, "),
         ("vjepa2.pt", r"vjepa2\.pt: no such file or folder"),
         ("runs/none", "runs/none: no such file or folder"),
+        ("facebook/vjepa2-vitl-fpc64-256", "no such file or folder; .* the folder that `hf download facebook/vjepa2"),
     ],
 )
 def test_what_is_neither_is_told_with_the_nearest_name(text, words):

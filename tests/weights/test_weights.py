@@ -79,6 +79,24 @@ def test_a_run_needs_nothing_to_be_told(weights, save):
     assert loaded.report.facts == {"step": 9}
 
 
+def test_the_kernel_of_attention_is_no_part_of_the_weights(weights, save):
+    """A run with xformers on a GPU is read where there is none."""
+    roles = {"jepa.context.": "encoder", "jepa.target.": "target_encoder", "jepa.predictor.": "predictor"}
+    state = {prefix + k: v for prefix, name in roles.items() for k, v in weights("vjepa2")[name].items()}
+    plain = {
+        "encoder": {"width": 32, "depth": 2, "heads": 4, "rope": "exact", "attention": "xformers"},
+        "predictor": {"width": 24, "depth": 2, "heads": 3, "mask_tokens": 3},
+    }
+    loaded = vjepa_lab.load(save({"state_dict": state, "global_step": 9, "config": plain}))
+    assert loaded.encoder(CLIP).shape == (1, 8, 32)
+
+
+@pytest.mark.parametrize("wrong", [{"crop": 0}, {"frames": -2}])
+def test_clips_of_no_size_are_refused(released, save, given, wrong):
+    with pytest.raises(ValueError, match=r"(crop|frames): got (0|-2), expected 1 or more"):
+        vjepa_lab.load(save(released()), **given, **wrong)
+
+
 def test_an_export_needs_nothing_to_be_told(weights, tmp_path):
     plain = {"encoder": {"width": 32, "depth": 2, "heads": 4}, "predictor": {"width": 24, "depth": 2, "mask_tokens": 3}}
     tensors = {f"{name}.{k}": v for name, network in weights("vjepa2").items() for k, v in network.items()}

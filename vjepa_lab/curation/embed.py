@@ -14,6 +14,7 @@ import hashlib
 import logging
 import sys
 import time
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -45,6 +46,7 @@ def main(config: EmbedConfig) -> int:
         ValueError, OSError: what was asked cannot be done; the message says which field or file.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    warnings.filterwarnings("ignore", "This DataLoader will create")  # more workers than cores, told at every start
     encoder = _open_encoder(config)
     spec = ClipSpec(
         frames=encoder.frames,
@@ -97,7 +99,7 @@ def _open_encoder(config: EmbedConfig) -> FrozenEncoder:
     """The encoder of a configuration, on its device.
 
     Raises:
-        ValueError: it cannot be opened, or has no such layers.
+        ValueError: it cannot be opened, has no such layers, or does not take clips of this size.
     """
     device = config.device
     if device == "auto":
@@ -117,6 +119,8 @@ def _open_encoder(config: EmbedConfig) -> FrozenEncoder:
     wrong = [i for i in config.layers if not 0 <= i < encoder.depth]
     if wrong:
         raise ValueError(f"layers: expected blocks in 0..{encoder.depth - 1}, got {wrong}")
+    blank = torch.zeros(1, 3, encoder.frames, encoder.crop, encoder.crop, dtype=torch.uint8)
+    encoder.tokens(blank)  # clips of a size that it cannot take are told before the folder is made
     return encoder
 
 

@@ -31,7 +31,7 @@ from vjepa_lab.train.step import number_by_module
 from vjepa_lab.train.strategy import device_kind
 from vjepa_lab.weights import parts
 from vjepa_lab.weights.dialects import TITLES, may_exceed
-from vjepa_lab.weights.fill import compare
+from vjepa_lab.weights.fill import compare, first_few, not_finite
 from vjepa_lab.weights.optimizer import Moments, moments
 from vjepa_lab.weights.parts import Parts
 from vjepa_lab.weights.shapes import Asked, Described, describe
@@ -63,6 +63,10 @@ def start_from(config: PretrainConfig, run: Path) -> Start:
     assert config.init.checkpoint is not None
     read = parts.read(config.init.checkpoint)
     networks, told = _networks(read, config, advice="set them as in the file")
+    for name, tensors in networks.items():
+        bad = not_finite(tensors)
+        if bad:
+            told.append(f"WARNING: not finite (NaN or infinite) in its weights for {name}: {first_few(bad)}")
     age = [f"{name} {read.facts[name]}" for name in ("step", "epoch") if name in read.facts]
     source = f"{read.path} ({', '.join([TITLES[read.dialect], *age])})"
     # Only with both networks that it trained: an AC predictor's optimizer is of no use here.

@@ -191,6 +191,8 @@ def _problems(read: Parts, config: PretrainConfig, to: str) -> list[str]:
         problems.append(f"encoder.interpolate=true: {reader} does not scale positions")
     if encoder.family == "vjepa2.1" and encoder.rope != "exact":
         problems.append(f"encoder.rope={encoder.rope}: {reader} rotates positions of V-JEPA 2.1 exactly")
+    if encoder.family == "vjepa2.1" and not encoder.interpolate:
+        problems.append(f"encoder.interpolate=false: {reader} scales positions of V-JEPA 2.1")
     if encoder.mlp != "gelu":
         problems.append(f"encoder.mlp={encoder.mlp}: {reader} builds these models with GELU only")
     if to == "original":

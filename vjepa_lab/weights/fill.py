@@ -47,7 +47,7 @@ def fill(network: nn.Module, tensors: Mapping[str, Tensor]) -> list[str]:
     used = {key: tensors[key].to(torch.float32) for key in network.state_dict()}
     network.load_state_dict(used, assign=True)
     network.eval()
-    return [key for key, value in used.items() if not _finite(value)]
+    return not_finite(used)
 
 
 def compare(
@@ -85,9 +85,10 @@ def differences(network: nn.Module, tensors: Mapping[str, Tensor], may_exceed: C
     return [f"{len(found)} {kind}: {first_few(found)}" for kind, found in kinds.items() if found]
 
 
-def _finite(tensor: Tensor) -> bool:
-    low, high = torch.aminmax(tensor)  # one pass and no copy; NaN passes through
-    return bool(torch.isfinite(low) & torch.isfinite(high))
+def not_finite(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold a NaN or an infinity."""
+    ends = {name: torch.stack(torch.aminmax(value)) for name, value in tensors.items()}  # no copy; NaN passes through
+    return [name for name, values in ends.items() if not bool(torch.isfinite(values).all())]
 
 
 def first_few(found: list[str]) -> str:

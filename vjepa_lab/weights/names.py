@@ -78,7 +78,11 @@ def locate(path_or_name: str | Path) -> tuple[Path, Released | None]:
     if text in TABLE:
         return fetch(text), TABLE[text]
     if len(path.parts) > 1 or path.suffix in SUFFIXES:
-        raise ValueError(f"{path}: no such file or folder")
+        hub = len(path.parts) == 2 and path.suffix not in SUFFIXES and not path.parent.exists()
+        hint = (
+            f"; a model of the Hugging Face hub is given as the folder that `hf download {text}` prints" if hub else ""
+        )
+        raise ValueError(f"{path}: no such file or folder{hint}")
     near = difflib.get_close_matches(text, TABLE, 2)
     hint = f"did you mean {' or '.join(near)}?" if near else f"there are: {', '.join(TABLE)}"
     raise ValueError(f"'{text}': no such file, and no released model has that name; {hint}")

@@ -63,6 +63,7 @@ def describe(parts: Parts, encoder: str | None, asked: Asked) -> Described:
     """
     own = parts.config()
     described = Described(config=own or PretrainConfig())
+    described.config.encoder.attention = "sdpa"  # a choice of the machine that trained, not of the weights
     if own is None:
         described.config.encoder = _encoder(parts, parts.networks[encoder] if encoder else {})
         if "predictor" in parts.networks:
@@ -128,6 +129,8 @@ def _clips_and_positions(parts: Parts, described: Described, asked: Asked) -> No
         described.origin[name] = _origin(parts, given, in_file, otherwise)
         if given is None and name in ("frames", "crop") and "released" in parts.facts:
             described.origin[name] = "of the released model"
+        if name in ("frames", "crop") and given is not None and given < 1:
+            raise ValueError(f"{name}: got {given}, expected 1 or more")
         value = in_file if given is None else given
         if value is not None:
             setattr(encoder, name, value)

@@ -1,0 +1,190 @@
+"""The closed loop: look, plan, act, look again; and who may plan in it.
+
+A policy is a function of what is seen and of the goal. That of the world model plans anew after every action (receding
+horizon), from its last plan. The others say what its success is worth: nothing at all, random actions of the same
+size, and two ceilings: a straight line to the true pose of the goal, and the same planner with the true simulator in
+place of the model, which judges actions by the picture they lead to.
+
+Reference: V-JEPA 2 paper, section 3.2 and 4.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from vjepa_lab.dist import derive
+from vjepa_lab.planning.cem import PlanningResult, plan
+from vjepa_lab.planning.model import Model
+from vjepa_lab.planning.settings import CemConfig
+from vjepa_lab.robots import Robot
+
+Array = NDArray[np.float64]
+
+
+class Env(Protocol):
+    """What a robot, or a simulated one, must offer to the loop (``sim.FrankaSim`` does)."""
+
+    robot: Robot
+
+    def reset(self, seed: int) -> Any:
+        """Draw a start and a goal; an observation with ``image`` (H, W, 3) and ``state`` (S,)."""
+        ...
+
+    def act(self, action: Array) -> Any:
+        """Do an action (A,), and look."""
+        ...
+
+    @property
+    def goal(self) -> Any:
+        """With ``image`` and ``state``, as an observation."""
+        ...
+
+    @property
+    def distance(self) -> float:
+        """To the goal."""
+        ...
+
+    @property
+    def solved(self) -> bool: ...
+
+
+class Attempt(NamedTuple):
+    """One try at one goal."""
+
+    seed: int
+    solved: bool
+    "at some step, within the limit"
+    distances: list[float]
+    "at the start and after every action"
+    actions: list[Array]
+    energies: list[float]
+    "of each plan, where there is one"
+
+
+Policy = Callable[[Any], tuple[Array, float]]
+"What is seen -> an action (A,) and the energy of its plan (NaN without one)"
+MakePolicy = Callable[[Env, int], Policy]
+"At the start of every attempt: the environment after its reset, and the seed"
+
+
+def attempt(env: Env, make: MakePolicy, seed: int, *, steps: int, stop: bool = True) -> Attempt:
+    """Try to reach the goal of ``seed`` in at most ``steps`` actions; with ``stop``, no further than that."""
+    seen = env.reset(seed)
+    policy = make(env, seed)
+    distances, actions, energies = [env.distance], [], []
+    solved = False
+    for _ in range(steps):
+        action, energy = policy(seen)
+        seen = env.act(action)
+        distances.append(env.distance)
+        actions.append(action)
+        energies.append(energy)
+        solved |= env.solved
+        if solved and stop:
+            break
+    return Attempt(seed, solved, distances, actions, energies)
+
+
+def by_model(model: Model, config: CemConfig, *, chunk: int) -> MakePolicy:
+    """Plans with the world model, each plan from the last one shifted by an action."""
+
+    def make(env: Env, seed: int) -> Policy:
+        goal, rng = model.features(env.goal.image), torch.Generator().manual_seed(derive(seed, "plan"))
+        last: list[PlanningResult] = []
+
+        def policy(seen: Any) -> tuple[Array, float]:
+            energy = model.energy(seen.image, seen.state, goal, chunk=chunk)
+            start = last[-1].shifted() if last and config.horizon > 1 else None
+            found = _search(energy, config, rng, env.robot, start, model.device)
+            last[:] = [found]
+            return _first(found), found.energy
+
+        return policy
+
+    return make
+
+
+def by_simulator(config: CemConfig) -> MakePolicy:
+    """The same planner with the true simulator as its model: the energy is the distance of pictures."""
+
+    def make(env: Any, seed: int) -> Policy:
+        rng, goal = torch.Generator().manual_seed(derive(seed, "plan")), env.goal.image.astype(np.float32)
+
+        def energy(actions: torch.Tensor) -> torch.Tensor:
+            here, gaps = env.snapshot(), []
+            for sequence in actions.double().numpy():
+                env.restore(here)
+                for action in sequence:
+                    env.step(action)
+                gaps.append(np.abs(env.observe().image.astype(np.float32) - goal).mean() / 255)
+            env.restore(here)
+            return torch.tensor(gaps)
+
+        def policy(seen: Any) -> tuple[Array, float]:
+            found = _search(energy, config, rng, env.robot, None, torch.device("cpu"))
+            return _first(found), found.energy
+
+        return policy
+
+    return make
+
+
+def by_line(config: CemConfig) -> MakePolicy:
+    """Straight to the goal's true pose, within the planner's limits."""
+
+    def make(env: Env, seed: int) -> Policy:
+        limits = _limits(config, env.robot)
+
+        def policy(seen: Any) -> tuple[Array, float]:
+            both = torch.from_numpy(np.stack([seen.state, env.goal.state]))
+            return np.clip(env.robot.difference(both)[0].numpy(), -limits, limits), np.nan
+
+        return policy
+
+    return make
+
+
+def at_random(config: CemConfig) -> MakePolicy:
+    """Any action within the planner's limits."""
+
+    def make(env: Env, seed: int) -> Policy:
+        rng, limits = np.random.default_rng(derive(seed, "random")), _limits(config, env.robot)
+        return lambda seen: (rng.uniform(-limits, limits), np.nan)
+
+    return make
+
+
+def no_action(config: CemConfig) -> MakePolicy:
+    """Stays where it is."""
+    return lambda env, seed: lambda seen: (np.zeros(env.robot.action_dim), np.nan)
+
+
+def _limits(config: CemConfig, robot: Robot) -> Array:
+    own = dict(zip(("translation", "rotation", "gripper"), robot.limits, strict=True))
+    sizes = {n: own[n] if getattr(config, n) is None else getattr(config, n) for n in own}
+    limits = np.zeros(robot.action_dim)
+    for name, where in robot.groups.items():
+        limits[where] = sizes[name]
+    return limits
+
+
+def _search(
+    energy: Any,
+    config: CemConfig,
+    rng: torch.Generator,
+    robot: Robot,
+    start: PlanningResult | None,
+    device: torch.device,
+) -> PlanningResult:
+    closing = robot.closed - robot.opened
+    limits = robot.action_limits
+    return plan(energy, config, rng, limits=limits, groups=robot.groups, start=start, closing=closing, device=device)
+
+
+def _first(found: PlanningResult) -> Array:
+    return found.actions[0].double().cpu().numpy()
