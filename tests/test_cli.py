@@ -87,6 +87,15 @@ def test_a_path_with_an_equals_sign_is_a_path(capsys):
     assert "run: runs/lr=0.1/last.ckpt" in out
 
 
+def test_ctrl_c_is_no_traceback(capsys, monkeypatch, tmp_path):
+    def pressed(_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("vjepa_lab.weights.inspect.main", pressed)
+    code, out, err = run(capsys, "inspect", str(tmp_path))
+    assert (code, out, err) == (130, "", "\nvjepa-lab: broken off\n")
+
+
 def test_debug_shows_where(capsys):
     with pytest.raises(ValueError):
         cli.main(["pretrain", "encoder.crop=250", "--debug"])

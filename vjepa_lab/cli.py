@@ -86,7 +86,7 @@ Files are merged left to right over the defaults, key=value arguments over the f
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of ``vjepa-lab``. Returns the exit code: 0 done, 2 a mistake in what was asked, 75 stopped by a
-    signal with a checkpoint written (run the same command again to go on)."""
+    signal with a checkpoint written (run the same command again to go on), 130 broken off by Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         flags, words = _split(args)
@@ -155,6 +155,11 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
         validate(config)
         module, _, function = verb.function.partition(":")
         return getattr(importlib.import_module(module), function)(config) or 0
+    except KeyboardInterrupt:
+        if debug:
+            raise
+        sys.stderr.write("\nvjepa-lab: broken off\n")
+        return 130
     except (ValueError, OSError) as error:
         if debug:
             raise

@@ -221,9 +221,16 @@ def test_a_listing_without_one_good_video_is_an_error_and_leaves_the_reasons(con
         assert rows(config.out).shape == (0, 24)
 
 
-def test_layers_that_are_not_there_are_refused_before_anything_is_written(configured):
-    config = configured(layers=[1, 3])
-    with pytest.raises(ValueError, match=r"layers: expected blocks in 0\.\.2, got \[3\]"):
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"layers": [1, 3]}, r"layers: expected blocks in 0\.\.2, got \[3\]"),
+        ({"crop": 40}, r"clip: expected multiples of 2 frames x 16 x 16 pixels, got \d+ frames x 40 x 40"),
+    ],
+)
+def test_what_the_encoder_cannot_give_is_refused_before_anything_is_written(configured, wrong, words):
+    config = configured(**wrong)
+    with pytest.raises(ValueError, match=words):
         embed.main(config)
     assert not Path(config.out).exists()
 

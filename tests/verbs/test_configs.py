@@ -6,13 +6,15 @@ from pathlib import Path
 import pytest
 
 from vjepa_lab.config import ConfigError, PretrainConfig
+from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train.folder import read_metrics
 from vjepa_lab.train.run import pretrain
 from vjepa_lab.validate import validate
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+WORLDS = sorted((ROOT / "configs/posttrain").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS})
 SMALL = ROOT / "tests/small.yaml"
 SYNTHETIC = ["data.sources=[{name: synthetic}]"]
 
@@ -85,3 +87,20 @@ def test_the_paper_configs_say_what_the_paper_says():
     assert config.data.batch * config.trainer.devices * config.trainer.nodes == 3072
     assert [(m["blocks"], m["scale"]) for m in config.masks] == [(8, 0.15), (2, 0.7)]
     assert (config.transform.scale, config.transform.aspect) == ((0.3, 1.0), (0.75, 1.35))
+
+
+@pytest.mark.parametrize("path", WORLDS, ids=name)
+def test_a_post_training_says_what_it_costs_and_its_command_has_no_problem(path, monkeypatch, tmp_path):
+    text = path.read_text()
+    assert all(word in text.split("\nrun:")[0] for word in ("# Command", "# Cost", "# Expect"))
+    command = next(line for line in text.replace("\\\n#", "").splitlines() if line.startswith("# Command"))
+    words = shlex.split(command)[2:]
+    assert words[:3] == ["vjepa-lab", "posttrain", str(path.relative_to(ROOT))]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    for word in words:
+        value = word.removeprefix("init.encoder=")
+        if value != word and value.endswith(".ckpt"):
+            Path(value).parent.mkdir(parents=True)
+            Path(value).touch()
+    validate(load(PosttrainConfig, [words[2]], words[3:]))

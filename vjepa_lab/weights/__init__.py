@@ -28,7 +28,11 @@ __all__ = ["Loaded", "Report", "load"]
 
 
 class Loaded(NamedTuple):
-    """Networks of a file, in evaluation mode, float32, on the CPU; None where it has none."""
+    """Networks of a file, in evaluation mode, float32, on the CPU; None where it has none.
+
+    Parameters are mapped from the file, not read: move or clone them before it is overwritten in place (``cp``,
+    ``rsync --inplace``), which would end the process. A file that is replaced by renaming, as ours are, does no harm.
+    """
 
     encoder: Encoder | None
     predictor: Predictor | None
