@@ -127,3 +127,20 @@ def test_what_does_not_fit_is_refused_in_words():
         make(rollout="last")
     with pytest.raises(ValueError, match="needs 4 frames, got 3"):
         make(steps=3)(*recording(frames=3), GRID)
+
+
+def test_a_rollout_gives_the_predictor_the_pose_of_the_camera():
+    world = make()
+    world.predictor.use_extrinsics = True
+    z, states, actions = recording(frames=3)
+    poses = torch.randn(2, 1, 6).expand(-1, 3, -1)
+    with torch.no_grad():
+        rolled = world.rollout(world.see(z[:, :1], states[:, :1], actions[:, :0], GRID, poses[:, :1]), actions, GRID)
+        whole = torch.cat([z[:, :1], rolled.features[:, :1]], 1)
+        at = torch.stack([states[:, 0], rolled.states[:, 0]], 1)
+        again = F.layer_norm(world.predictor(whole, actions, at, GRID, poses[:, :2]), (24,))
+        torch.testing.assert_close(rolled.features, again)
+        seen = world.see(z[:, :2], states[:, :2], actions[:, :1], GRID, poses[:, :2])
+        after = world.rollout(seen, actions[:, 1:], GRID).features[:, 0]
+        last = F.layer_norm(world.predictor(z[:, :2], actions, states[:, :2], GRID, poses[:, :2]), (24,))[:, 1]
+        torch.testing.assert_close(after, last)

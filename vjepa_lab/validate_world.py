@@ -36,6 +36,8 @@ def posttrain_problems(config: PosttrainConfig) -> list[str]:
 
 
 def _model(config: PosttrainConfig, problems: list[str]) -> None:
+    from vjepa_lab import robots  # needs torch, which this module does without
+
     predictor, world = config.predictor, config.world
     wrong = [name for name in ("width", "depth", "heads") if getattr(predictor, name) < 1]
     problems.extend(f"predictor.{name}: got {getattr(predictor, name)}, expected at least 1" for name in wrong)
@@ -43,6 +45,12 @@ def _model(config: PosttrainConfig, problems: list[str]) -> None:
         problems.append(f"predictor: width {predictor.width} is not divisible by {predictor.heads} heads")
     choice("predictor.rope", predictor.rope, ("released", "exact"), problems)
     choice("world.rollout", world.rollout, ("released", "final"), problems)
+    if config.crop < 1:
+        problems.append(f"crop: got {config.crop}, expected at least 1")
+    try:
+        robots.of(world.robot)
+    except ValueError as error:
+        problems.append(f"world.robot: {error}")
     if world.power <= 0:
         problems.append(f"world.power: got {world.power}, expected more than 0")
     if not 1 <= world.steps < config.data.frames:
@@ -61,6 +69,13 @@ def _data(config: PosttrainConfig, problems: list[str]) -> None:
     for name, least in (("batch", 1), ("threads", 1), ("workers", 0), ("check", 0), ("frames", 2)):
         if getattr(data, name) < least:
             problems.append(f"data.{name}: got {getattr(data, name)}, expected at least {least}")
+    if data.fps is not None and data.fps <= 0:
+        problems.append(f"data.fps: got {data.fps}, expected more than 0, or null for every step")
+    for name in ("scale", "aspect"):
+        low, high = getattr(data, name)
+        if not 0 < low <= high or (name == "scale" and high > 1):
+            most = " <= 1" if name == "scale" else ""
+            problems.append(f"data.{name}: got [{low}, {high}], expected 0 < low <= high{most}")
     if data.timeout <= 0:
         problems.append(f"data.timeout: got {data.timeout}, expected more than 0")
 

@@ -57,6 +57,8 @@ class Seen(NamedTuple):
     "(B, S) at the last frame"
     cache: FrameCache
     "keys and values of the frames before the last one"
+    extrinsics: Tensor | None = None
+    "(B, 6) at the last frame, where the predictor reads them"
 
 
 class World(nn.Module):
@@ -153,7 +155,8 @@ class World(nn.Module):
             raise ValueError(f"a rollout of {self.steps} steps needs {self.steps + 1} frames, got {frames}")
         seen, target = features[:, :-1], features[:, 1:]
         states, actions = self._standard("state", states[:, :-1]), self._standard("action", actions)
-        poses = extrinsics[:, :-1] if extrinsics is not None and self.predictor.use_extrinsics else None
+        poses = self._poses(extrinsics)
+        poses = None if poses is None else poses[:, :-1]
         out, cache = self.predictor(seen, actions, states, grid, poses, self.predictor.cache())
         forced = normalise(out)
         forcing = self._distance(forced, target)
@@ -171,27 +174,43 @@ class World(nn.Module):
         parts = {"loss/teacher_forcing": forcing.detach(), "loss/rollout": rolled.detach()}
         return {"loss": forcing + rolled, **parts}
 
-    def see(self, features: Tensor, states: Tensor, actions: Tensor, grid: tuple[int, int]) -> Seen:
-        """Read recorded frames: features (B, T, h*w, D), states (B, T, S), actions between them (B, T - 1, A)."""
-        cache = self.predictor.cache()
+    def see(
+        self,
+        features: Tensor,
+        states: Tensor,
+        actions: Tensor,
+        grid: tuple[int, int],
+        extrinsics: Tensor | None = None,
+    ) -> Seen:
+        """Read recorded frames: features (B, T, h*w, D), states (B, T, S), actions between them (B, T - 1, A) and, if
+        the predictor uses them, extrinsics (B, T, 6)."""
+        cache, poses = self.predictor.cache(), self._poses(extrinsics)
         if features.shape[1] > 1:
-            before = self._standard("state", states[:, :-1])
-            _, cache = self.predictor(features[:, :-1], self._standard("action", actions), before, grid, None, cache)
-        return Seen(features[:, -1], states[:, -1], cache)
+            before, done = self._standard("state", states[:, :-1]), self._standard("action", actions)
+            views = None if poses is None else poses[:, :-1]
+            _, cache = self.predictor(features[:, :-1], done, before, grid, views, cache)
+        return Seen(features[:, -1], states[:, -1], cache, None if poses is None else poses[:, -1])
 
     def rollout(self, seen: Seen, actions: Tensor, grid: tuple[int, int]) -> Imagined:
-        """Predict what ``actions`` (B, H, A) lead to. ``seen`` may have a batch of 1, which then serves all samples."""
+        """Predict what ``actions`` (B, H, A) lead to. ``seen`` may have a batch of 1, which then serves all samples.
+
+        The camera is taken to stay where it is.
+        """
         x, state, cache = seen.features.unsqueeze(1), seen.state, seen.cache
+        pose = None if seen.extrinsics is None else seen.extrinsics.unsqueeze(1)
         features, states = [], []
         for k in range(actions.shape[1]):
             action = actions[:, k]
             inputs = self._standard("action", action)[:, None], self._standard("state", state)[:, None]
-            out, cache = self.predictor(x, *inputs, grid, None, cache)
+            out, cache = self.predictor(x, *inputs, grid, pose, cache)
             x = normalise(out)
             state = self.robot.integrate(state, action)
             features.append(x[:, 0])
             states.append(state)
         return Imagined(torch.stack(features, 1), torch.stack(states, 1))
+
+    def _poses(self, extrinsics: Tensor | None) -> Tensor | None:
+        return extrinsics if self.predictor.use_extrinsics else None
 
     def _distance(self, predicted: Tensor, target: Tensor) -> Tensor:
         gap = (predicted - target).abs()

@@ -229,3 +229,19 @@ def test_an_evaluation_of_episodes_pads_its_last_batch():
     batches = list(evaluation(reader, first=0, count=5, batch=2))
     assert [b.valid.tolist() for b in batches] == [[True, True], [True, True], [True, False]]
     assert isinstance(batches[0], RobotBatch)
+
+
+def test_an_episode_without_a_pose_of_the_camera_is_bad_where_it_is_read():
+    asked = SPEC._replace(extrinsics=True)
+    with pytest.raises(BadSample, match="missing: no extrinsics of the camera, which the predictor reads"):
+        read(Made(), asked)
+    pose = np.tile(np.arange(6.0), (60, 1))
+    assert torch.equal(read(Made(extrinsics=pose), asked).extrinsics[0], torch.arange(6.0))
+    with pytest.raises(BadSample, match="mismatched: extrinsics: got 59 x 6, expected 60 x 6"):
+        read(Made(extrinsics=pose[1:]), asked)
+
+
+def test_states_in_the_frame_of_a_camera_are_not_taken_for_those_of_the_base():
+    seen = Robot(name="seen", frame="camera")
+    with pytest.raises(ValueError, match="its states are in the frame of a camera, those of robot 'droid' in that of"):
+        EpisodeReader(Made(robot=seen), SPEC)

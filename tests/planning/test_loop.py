@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -58,6 +60,7 @@ class Known:
 
     def __init__(self, env: Point) -> None:
         self.env = env
+        self.world = SimpleNamespace(robot=env.robot)
 
     def features(self, image: np.ndarray) -> torch.Tensor:
         return torch.from_numpy(self.env.goal.state).float()
@@ -105,3 +108,13 @@ def test_an_attempt_stops_where_it_arrives_unless_it_shall_go_on():
     long = loop.attempt(env, loop.by_line(CONFIG), 3, steps=20, stop=False)
     assert len(short.actions) < len(long.actions) == 20
     assert short.distances == long.distances[: len(short.distances)]
+
+
+def test_a_model_of_another_robot_does_not_plan_for_this_arm():
+    env = Point()
+    model = Known(env)
+    model.world.robot = replace(env.robot, name="renamed", rate=3.0)
+    assert loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, steps=1).actions  # type: ignore[arg-type]
+    model.world.robot = replace(env.robot, opened=1.0, closed=0.0)
+    with pytest.raises(ValueError, match="the world model is of robot"):
+        loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, steps=1)  # type: ignore[arg-type]

@@ -16,11 +16,12 @@ from vjepa_lab.registry import SOURCES
 @SOURCES.register
 @dataclass
 class Planar:
-    """``size`` stretches; ``swapped`` records actions with x and y interchanged."""
+    """``size`` stretches; ``swapped`` records actions with x and y interchanged, ``camera`` a pose of the camera."""
 
     size: int = 64
     weight: float = 1.0
     swapped: bool = False
+    camera: bool = False
 
     def open(self, spec: RobotSpec) -> PlanarReader:
         return PlanarReader(self, spec)
@@ -49,6 +50,6 @@ class PlanarReader:
             frames=torch.from_numpy(np.repeat(frames[None], 3, 0)),
             states=torch.from_numpy(states).float(),
             actions=torch.from_numpy(actions[:, ::-1].copy() if self.source.swapped else actions).float(),
-            extrinsics=torch.full((self.spec.frames, 6), torch.nan),
+            extrinsics=torch.full((self.spec.frames, 6), 0.1 if self.source.camera else torch.nan),
             key=f"planar/{index}",
         )

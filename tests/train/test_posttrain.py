@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
+import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,15 +114,82 @@ def test_a_resumed_run_has_the_losses_of_one_that_was_not_interrupted(world, tmp
     assert losses(part) == {s: v for s, v in losses(whole).items() if s > 2}
 
 
+def start(encoder, folder, *overrides):
+    """The command in a process of its own, and in a group of its own."""
+    command = [sys.executable, "-m", "vjepa_lab", "posttrain", *small(encoder), *PLANAR, *overrides]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+    return subprocess.Popen([*command, f"run.dir={folder}"], cwd=ROOT, env=environment, **streams)
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_run_started_again_has_the_losses_of_one_that_was_not(tmp_path, encoder, devices):
+    steps = 60
+    more = [f"optim.steps={steps}", "run.save_every=7", f"trainer.devices={devices}", "world.standardise=true"]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    first = start(encoder, whole, *more)
+    text, _ = first.communicate(timeout=240)
+    assert first.returncode == 0, text
+    process, stop, deadline = start(encoder, killed, *more), random.randint(8, steps - 15), time.monotonic() + 240
+    while max(losses(killed), default=0) < stop and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert 8 <= max(losses(killed), default=0) < steps
+    again = start(encoder, killed, *more)
+    text, _ = again.communicate(timeout=240)
+    assert again.returncode == 0, text
+    assert "resumed from" in text
+    assert losses(killed) == losses(whole)
+    assert list(losses(killed)) == list(range(1, steps + 1))
+    measured = [[r["world/l1@2"] for r in read_metrics(f) if "world/l1@2" in r] for f in (whole, killed)]
+    assert measured[0] == measured[1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "within"),
+    [
+        (["trainer.checkpoint_activations=true"], 1e-6),
+        (["trainer.accumulate=2", "data.batch=2"], 1e-5),
+        (["trainer.precision=bf16-mixed"], 0.02),
+        (["data.workers=1"], 0.0),
+    ],
+)
+def test_how_a_step_is_computed_does_not_change_what_is_learned(world, tmp_path, overrides, within):
+    plain = losses(run(world(*PLANAR, "validation.sources=[]", f"run.dir={tmp_path / 'plain'}")))
+    assert losses(run(world(*PLANAR, "validation.sources=[]", *overrides))) == pytest.approx(plain, abs=within)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(world, tmp_path):
+    plain = losses(run(world(*PLANAR, f"run.dir={tmp_path / 'plain'}")))
+    assert losses(run(world(*PLANAR, "trainer.compile=true"))) == pytest.approx(plain, abs=1e-4)
+
+
+def test_a_predictor_that_reads_poses_of_cameras_needs_sources_that_tell_them(world):
+    with pytest.raises(ValueError, match=r"planar/\d+: predictor\.extrinsics is true, and the source gives no pose"):
+        run(world(*PLANAR, "predictor.extrinsics=true", "validation.sources=[]"))
+    with pytest.raises(ValueError, match=r"planar/0: predictor\.extrinsics is true"):
+        run(world(*PLANAR, "predictor.extrinsics=true"))
+
+
+def test_a_predictor_that_reads_poses_of_cameras_trains_and_is_measured(world):
+    seen = "[{name: planar, camera: true}]"
+    more = ["predictor.extrinsics=true", f"data.sources={seen}", f"validation.sources={seen}"]
+    folder = run(world(*PLANAR, *more))
+    assert all(math.isfinite(loss) for loss in losses(folder).values())
+    state = checkpoints.read(folder / "last.ckpt")["state_dict"]
+    assert state["world.predictor.extrinsics_encoder.bias"].abs().sum() > 0  # which begins at zero
+
+
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_two_processes_train_like_one(world, tmp_path, encoder, strategy):
     one = run(world(*PLANAR, "optim.steps=4"))
     two = tmp_path / "two"
-    more = ["optim.steps=4", "trainer.devices=2", f"trainer.strategy={strategy}", "data.batch=2", f"run.dir={two}"]
-    command = [sys.executable, "-m", "vjepa_lab", "posttrain", *small(encoder), *PLANAR, *more]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{Path(__file__).parent}"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    more = ["optim.steps=4", "trainer.devices=2", f"trainer.strategy={strategy}", "data.batch=2"]
+    process = start(encoder, two, *more)
+    text, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, text
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
     last = [[r for r in read_metrics(f) if "world/l1@2" in r][-1] for f in (one, two)]
     for name in ("world/l1@1", "world/l1@2", "world/copy_l1@2", "world/cosine@1"):
@@ -133,7 +204,12 @@ def test_actions_that_contradict_the_description_are_found_before_training(world
 def test_a_world_can_start_from_the_predictor_of_another(world, tmp_path):
     config = world(*PLANAR)
     first = run(config)
-    assert first.is_dir()
+    config = world(*PLANAR, f"run.dir={tmp_path / 'a'}", f"init.predictor={first}", "world.standardise=true")
+    second = run(config)
+    untrained = [read_metrics(f)[0]["world/l1@1"] for f in (first, second)]
+    trained = [r["world/l1@1"] for r in read_metrics(first) if "world/l1@1" in r][-1]
+    assert untrained[1] == pytest.approx(trained, abs=1e-4)
+    assert untrained[0] > untrained[1] + 0.05
     with pytest.raises(ValueError, match="holds no action-conditioned predictor"):
         run(world(*PLANAR, f"run.dir={tmp_path / 'b'}", f"init.predictor={tmp_path / 'encoder/last.ckpt'}"))
 
@@ -148,6 +224,9 @@ def test_a_world_can_start_from_the_predictor_of_another(world, tmp_path):
         (["init.encoder=nowhere.ckpt"], ["no file or folder nowhere.ckpt"]),
         (["predictor.heads=5"], ["24 is not divisible by 5"]),
         (["data.crop=square"], ["data.crop", "centre"]),
+        (["data.fps=0"], ["data.fps: got 0"]),
+        (["data.scale=[0.5, 2]"], ["data.scale: got [0.5, 2.0]"]),
+        (["world.robot={name: planar, rotation: spherical}"], ["world.robot: robot 'planar': rotation is 'spherical'"]),
     ],
 )
 def test_a_mistake_is_told_before_anything_is_read(world, overrides, words):

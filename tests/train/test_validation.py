@@ -11,7 +11,7 @@ from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.data.clips import BadSample
 from vjepa_lab.merge import load
 from vjepa_lab.train.modules import PosttrainModule
-from vjepa_lab.train.validation import stretches, validate
+from vjepa_lab.train.validation import _places, stretches, validate
 
 
 class Numbers:
@@ -52,8 +52,34 @@ def test_each_good_stretch_counts_once():
     assert [len(b.key) for b in batches] == [3, 3, 3]
 
 
+@pytest.mark.parametrize("rank", range(4))
+def test_more_ranks_than_stretches_all_make_as_many_batches(monkeypatch, rank):
+    monkeypatch.setattr("vjepa_lab.dist.world", lambda: 4)
+    monkeypatch.setattr("vjepa_lab.dist.rank", lambda: rank)
+    batches = list(stretches([Numbers(size=3, bad=(0,))], 64, 2))
+    assert [b.valid.tolist() for b in batches] == [[[False, True], [True, False], [False, False], [False, False]][rank]]
+
+
+def test_all_sources_are_measured():
+    batches = list(stretches([Numbers(size=90), Numbers(size=30)], 4, 4))
+    assert batches[0].key == ["0", "30", "60", "0"]
+
+
+def test_the_true_action_is_ranked_among_those_of_other_stretches(module, monkeypatch):
+    batch = next(stretches([Numbers(size=3)], 3, 3))
+    pools = []
+    draw = torch.randint
+    monkeypatch.setattr(torch, "randint", lambda n, *a, **k: pools.append(n) or draw(n, *a, **k))
+    features = torch.randn(3, 3, 4, 24)
+    rng = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        _places(module.world, features, batch, 4, module.grid, rng)
+        _places(module.world, features, batch._replace(valid=torch.tensor([True, False, False])), 4, module.grid, rng)
+    assert pools == [4, 4, 4, 2, 2, 2]  # two actions of each of the two others; of one alone its own
+
+
 def test_nothing_readable_is_an_error(module):
-    with pytest.raises(ValueError, match=r"validation\.sources: the first 3 stretches"):
+    with pytest.raises(ValueError, match=r"validation\.sources: none of the 7 stretches"):
         validate(module, module.config.validation, [Numbers(bad=tuple(range(7)))])
 
 
@@ -68,6 +94,8 @@ def test_the_numbers_do_not_depend_on_how_stretches_are_batched(module):
 
 class Copies(torch.nn.Module):
     """Predicts that nothing changes."""
+
+    use_extrinsics = False
 
     def forward(self, tokens, actions, states, grid, extrinsics=None, cache=None):
         return tokens, cache

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from vjepa_lab import cli
 from vjepa_lab.config import ConfigError, PretrainConfig
-from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.config_world import PlanConfig, PosttrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train.folder import read_metrics
 from vjepa_lab.train.run import pretrain
@@ -14,7 +15,8 @@ from vjepa_lab.validate import validate
 
 ROOT = Path(__file__).parents[2]
 WORLDS = sorted((ROOT / "configs/posttrain").glob("*.yaml"))
-CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS})
+PLANS = sorted((ROOT / "configs/plan").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS})
 SMALL = ROOT / "tests/small.yaml"
 SYNTHETIC = ["data.sources=[{name: synthetic}]"]
 
@@ -89,18 +91,20 @@ def test_the_paper_configs_say_what_the_paper_says():
     assert (config.transform.scale, config.transform.aspect) == ((0.3, 1.0), (0.75, 1.35))
 
 
-@pytest.mark.parametrize("path", WORLDS, ids=name)
-def test_a_post_training_says_what_it_costs_and_its_command_has_no_problem(path, monkeypatch, tmp_path):
+@pytest.mark.parametrize("path", WORLDS + PLANS, ids=name)
+def test_a_world_model_says_what_it_costs_and_its_command_has_no_problem(path, monkeypatch, tmp_path):
     text = path.read_text()
-    assert all(word in text.split("\nrun:")[0] for word in ("# Command", "# Cost", "# Expect"))
+    assert all(f"\n# {word}" in text for word in ("Command", "Cost", "Expect"))
     command = next(line for line in text.replace("\\\n#", "").splitlines() if line.startswith("# Command"))
     words = shlex.split(command)[2:]
-    assert words[:3] == ["vjepa-lab", "posttrain", str(path.relative_to(ROOT))]
+    verb, schema = ("posttrain", PosttrainConfig) if path in WORLDS else ("plan", PlanConfig)
+    assert words[:3] == ["vjepa-lab", verb, str(path.relative_to(ROOT))]
+    words = cli._split(words)[1][3:]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     for word in words:
-        value = word.removeprefix("init.encoder=")
-        if value != word and value.endswith(".ckpt"):
+        key, _, value = word.partition("=")
+        if key in ("init.encoder", "checkpoint") and value.startswith("runs/"):
             Path(value).parent.mkdir(parents=True)
             Path(value).touch()
-    validate(load(PosttrainConfig, [words[2]], words[3:]))
+    validate(load(schema, [path], words))

@@ -9,15 +9,19 @@ import torch
 from safetensors import safe_open
 
 import vjepa_lab
-from vjepa_lab import cli
+from vjepa_lab import cli, robots
 from vjepa_lab.config import ExportConfig
+from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.jepa import build_jepa
-from vjepa_lab.merge import to_plain
+from vjepa_lab.merge import load, to_plain
 from vjepa_lab.nn.ac_predictor import ACPredictor
+from vjepa_lab.planning.model import open_model
+from vjepa_lab.robots import Statistics
 from vjepa_lab.train.optim import build_optimizer
 from vjepa_lab.train.step import number_by_module
 from vjepa_lab.weights import export, parts
 from vjepa_lab.weights.optimizer import moments
+from vjepa_lab.world import World, build_world
 
 from .conftest import small
 
@@ -268,3 +272,49 @@ def test_the_verb_says_what_it_wrote_and_how_to_load_it(run, caplog, capsys):
     assert f"VJEPA2Model.from_pretrained('{folder / 'export-huggingface'}')" in said
     assert cli.main(["export", str(folder), "--to", "onnx"]) == 2
     assert "huggingface" in capsys.readouterr().err
+
+
+@pytest.fixture
+def posttrained(tmp_path):
+    """``posttrained(*overrides)`` -> folder of a post-training with statistics, and its world model."""
+
+    def make(*overrides, rope="released"):
+        config = load(PosttrainConfig, [], ["crop=32", "predictor={width: 24, depth: 2, heads: 2}", *overrides])
+        config.encoder = small(rope=rope).encoder
+        torch.manual_seed(0)
+        robot = robots.of(config.world.robot)
+        spread = [Statistics.of(torch.randn(9, n)) for n in (robot.state_dim, robot.action_dim)]
+        world = build_world(config, (spread[0], spread[1])).eval()
+        state = {f"world.{name}": value for name, value in world.state_dict().items()}
+        torch.save({"state_dict": state, "global_step": 7, "config": to_plain(config)}, tmp_path / "last.ckpt")
+        return tmp_path, world
+
+    return make
+
+
+@pytest.mark.parametrize("to", ["original", "safetensors"])
+def test_an_exported_world_model_predicts_what_the_run_did(posttrained, to):
+    folder, world = posttrained()
+    write(folder, to)
+    path = folder / ("export-original.pt" if to == "original" else "export.safetensors")
+    asked = {"heads": 2, "predictor_heads": 2} if to == "original" else {}
+    loaded = vjepa_lab.load(path, crop=32, **asked)
+    plain = World(encoder=loaded.encoder, predictor=loaded.ac_predictor, robot=world.robot)
+    g = torch.Generator().manual_seed(1)
+    features, states = torch.randn(2, 3, 4, 32, generator=g), torch.randn(2, 3, 7, generator=g)
+    with torch.no_grad():
+        expected, got = (w(features, states, states[:, 1:], (2, 2)) for w in (world, plain))
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    if to == "original":
+        raw = torch.load(path, weights_only=True)
+        assert all(key.startswith("module.") for name in ("encoder", "predictor") for key in raw[name])
+        assert not any("backbone" in key for key in raw["encoder"])
+        assert loaded.report.dialect == "vjepa2-ac"
+    else:
+        assert open_model(str(path)).spec.robot == world.robot
+
+
+def test_a_world_model_that_the_released_code_cannot_compute_is_refused(posttrained):
+    folder, _ = posttrained("predictor.rope=exact", "world.robot={name: quat, rotation: quaternion}")
+    with pytest.raises(ValueError, match=r"(?s)predictor\.rope=exact.*states of 8 numbers and actions of 7"):
+        write(folder, "original")

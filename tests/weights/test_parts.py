@@ -87,5 +87,5 @@ def test_the_configuration_of_a_run_comes_back_with_defaults_for_what_it_lacks()
 def test_a_configuration_with_unknown_fields_is_refused():
     there = parts(encoder=None)
     there.facts["config"] = {"encoder": {"depths": 3}}
-    with pytest.raises(ValueError, match=r"x\.pt: its config is not one of this version.*depths"):
+    with pytest.raises(ValueError, match=r"x\.pt: its config is not a configuration of this version.*depths"):
         there.config()

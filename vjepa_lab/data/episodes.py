@@ -11,7 +11,8 @@ Decisions:
 - A video that is one frame longer or shorter than the trajectory is cut to the shorter (DROID has such); a larger
   difference is ``mismatched``.
 - States and actions are computed in float64 and handed over in float32.
-- Extrinsics that are not there are NaN; a robot whose frame is the camera needs them.
+- Extrinsics that are not there are NaN. Where they are needed (``spec.extrinsics``, or a robot whose frame is the
+  camera) the episode is ``missing`` them.
 """
 
 from __future__ import annotations
@@ -142,7 +143,12 @@ class EpisodeReader:
         told, asked = self.layout.robot, self.robot
         extrinsics = torch.full((len(ids), 6), torch.nan, dtype=torch.float64)
         if episode.extrinsics is not None:
+            if episode.extrinsics.shape != (len(episode.states), 6):
+                got = " x ".join(map(str, episode.extrinsics.shape))
+                raise Unreadable("mismatched", f"extrinsics: got {got}, expected {len(episode.states)} x 6")
             extrinsics = torch.from_numpy(episode.extrinsics[ids])
+        if self.spec.extrinsics and not extrinsics.isfinite().all():
+            raise Unreadable("missing", "no extrinsics of the camera, which the predictor reads (predictor.extrinsics)")
         if episode.states.shape[1] != told.state_dim:
             raise ValueError(
                 f"{self.name}: got states of {episode.states.shape[1]} numbers, expected {told.state_dim} "
@@ -211,6 +217,11 @@ def _check(layout: Layout, spec: RobotSpec) -> None:
     if layout.rate is not None and spec.fps is not None and spec.fps > layout.rate * 1.001:
         raise ValueError(
             f"fps: got {spec.fps:g}, but {layout.name} has {layout.rate:g} steps per second; expected at most that"
+        )
+    if layout.robot.frame == "camera" and spec.robot.frame != "camera":
+        raise ValueError(
+            f"{layout.name}: its states are in the frame of a camera, those of robot '{spec.robot.name}' in that of "
+            f"the {spec.robot.frame}; expected world.robot with frame: camera"
         )
     if not len(layout):
         raise ValueError(f"source {layout.name}: got no episode, expected at least one")

@@ -59,6 +59,8 @@ class RobotSpec(NamedTuple):
     "decoder threads"
     timeout: float = 60.0
     "seconds per sample; 0 for no limit"
+    extrinsics: bool = False
+    "whether the pose of the camera is read: an episode without one is then a bad sample"
 
 
 def expect(spec: object, source: str) -> None:

@@ -11,6 +11,7 @@ Reference: V-JEPA 2 paper, section 3.2 and 4.2.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -91,9 +92,14 @@ def attempt(env: Env, make: MakePolicy, seed: int, *, steps: int, stop: bool = T
 
 
 def by_model(model: Model, config: CemConfig, *, chunk: int) -> MakePolicy:
-    """Plans with the world model, each plan from the last one shifted by an action."""
+    """Plans with the world model, each plan from the last one shifted by an action.
+
+    Raises:
+        ValueError: at the first attempt, when the model's robot describes other states or actions than the arm's.
+    """
 
     def make(env: Env, seed: int) -> Policy:
+        _same(model.world.robot, env.robot)
         goal, rng = model.features(env.goal.image), torch.Generator().manual_seed(derive(seed, "plan"))
         last: list[PlanningResult] = []
 
@@ -162,6 +168,13 @@ def at_random(config: CemConfig) -> MakePolicy:
 def no_action(config: CemConfig) -> MakePolicy:
     """Stays where it is."""
     return lambda env, seed: lambda seen: (np.zeros(env.robot.action_dim), np.nan)
+
+
+def _same(robot: Robot, arm: Robot) -> None:
+    """Limits and rate are the planner's and the recording's; what the numbers mean must agree."""
+    named = {"name": arm.name, "limits": arm.limits, "rate": arm.rate}
+    if replace(robot, **named) != arm:
+        raise ValueError(f"the world model is of robot '{robot.name}', {robot}; the arm is '{arm.name}', {arm}")
 
 
 def _limits(config: CemConfig, robot: Robot) -> Array:

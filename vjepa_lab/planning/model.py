@@ -1,7 +1,7 @@
 """A trained world model, opened for planning: its networks, and how pictures and states must be put to it.
 
-Opened are the runs of ``posttrain`` and released V-JEPA 2-AC files. A model must see pictures cropped as in training,
-so that the crop is kept with it.
+Opened are the runs of ``posttrain``, what ``export`` makes of them, and released V-JEPA 2-AC files. A model must see
+pictures cropped as in training, so that the crop is kept with it.
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from vjepa_lab import weights
+from vjepa_lab import robots, weights
 from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.data.robot import RobotSpec, crop
 from vjepa_lab.data.transforms import normalize
 from vjepa_lab.merge import from_plain
 from vjepa_lab.planning.cem import Energy, chunked
-from vjepa_lab.robots import DROID
-from vjepa_lab.weights import files
+from vjepa_lab.weights import files, parts
 from vjepa_lab.world import World, build_world, energy
 
 
@@ -72,9 +71,10 @@ def open_model(checkpoint: str, *, device: torch.device | str = "cpu") -> Model:
     loaded = weights.load(checkpoint)
     if loaded.encoder is None or loaded.ac_predictor is None:
         raise ValueError(f"checkpoint: {checkpoint} holds no encoder with an action-conditioned predictor")
-    size = loaded.config.encoder.crop
-    world = World(encoder=loaded.encoder, predictor=loaded.ac_predictor, robot=DROID)
-    return _model(world, RobotSpec(frames=2, height=size, width=size, random=False), torch.device(device))
+    own, size = parts.read(checkpoint).world_config(), loaded.config.encoder.crop
+    spec = RobotSpec(frames=2, height=size, width=size, random=False) if own is None else _spec(own)
+    world = World(encoder=loaded.encoder, predictor=loaded.ac_predictor, robot=spec.robot)
+    return _model(world, spec, torch.device(device))
 
 
 def _of_run(path: Path, device: torch.device) -> Model:
@@ -86,22 +86,26 @@ def _of_run(path: Path, device: torch.device) -> Model:
     with torch.device("meta"):
         world = build_world(config)
     world.load_state_dict(state, assign=True)
+    return _model(world, _spec(config), device)
+
+
+def _spec(config: PosttrainConfig) -> RobotSpec:
     data = config.data
-    fit = "centre" if data.crop == "random" else data.crop
-    spec = RobotSpec(
+    return RobotSpec(
         frames=data.frames,
         height=config.crop,
         width=config.crop,
         fps=data.fps,
-        robot=world.robot,
+        robot=robots.of(config.world.robot),
         random=False,
-        crop=fit,
+        crop="centre" if data.crop == "random" else data.crop,
         antialias=False,
         decoder=data.decoder,
     )
-    return _model(world, spec, device)
 
 
 def _model(world: World, spec: RobotSpec, device: torch.device) -> Model:
+    if world.predictor.use_extrinsics:
+        raise ValueError("checkpoint: its predictor reads the pose of the camera, which planning does not give it")
     world.requires_grad_(False)
     return Model(world=world.eval().to(device), spec=spec, device=device)

@@ -139,6 +139,15 @@ class PosttrainModule(StepModule):
     def network(self) -> World:
         return self.world
 
+    def on_before_batch_transfer(self, batch: RobotBatch, dataloader_idx: int) -> RobotBatch:
+        """Raises ValueError for a pose of the camera that the predictor reads and that a source has left out."""
+        if self.config.predictor.extrinsics:
+            lacks = ~batch.extrinsics.flatten(1).isfinite().all(1)
+            if lacks.any():
+                key = batch.key[int(lacks.int().argmax())]
+                raise ValueError(f"{key}: predictor.extrinsics is true, and the source gives no pose of the camera")
+        return batch
+
     def on_after_batch_transfer(self, batch: RobotBatch, dataloader_idx: int) -> RobotBatch:
         return batch._replace(frames=normalize(batch.frames))
 

@@ -19,22 +19,20 @@ from typing import Any
 import numpy as np
 import torch
 
-from vjepa_lab import consistency, dist, robots, weights
+from vjepa_lab import consistency, dist, robots
 from vjepa_lab.batch import RobotSample
-from vjepa_lab.config import EncoderConfig
 from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.loader import Loader, Reader
 from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.skips import Skips
-from vjepa_lab.merge import from_plain
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.robots import Robot, Statistics
 from vjepa_lab.train import folder, picture
-from vjepa_lab.train.checkpoints import Start, read
 from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PosttrainModule
 from vjepa_lab.train.validation import Validation
+from vjepa_lab.train.world_starts import fill_predictor, read_predictor, resume_from, start_from
 from vjepa_lab.validate import requeued
 
 log = logging.getLogger("vjepa_lab")
@@ -46,13 +44,19 @@ def posttrain(config: PosttrainConfig) -> int:
     Raises:
         ValueError, OSError: what was asked cannot be done; the message says which field or file.
     """
-    last, loaded = _checkpoint(config), None
-    if last is None:
-        init = config.init
-        loaded = weights.load(str(init.encoder), encoder=init.which, heads=init.heads)  # type: ignore[arg-type]
-    config.encoder = _encoder(config, last, loaded)
+    last, loaded, predictor = _checkpoint(config), None, None
+    if last is not None:
+        start, config.encoder = resume_from(last, config)
+    else:
+        start, loaded = start_from(config)
+        config.encoder = loaded.config.encoder
+    if config.crop % config.encoder.patch:
+        raise ValueError(f"crop: {config.crop} is not a multiple of the encoder's patch {config.encoder.patch}")
+    if last is None and config.init.predictor is not None:
+        predictor = read_predictor(config)
     place = prepare(config)
-    start = _start(config, last)
+    if loaded is not None:
+        log.info("%s", loaded.report)
     if is_finished(config, place, start):
         return 0
     skips = Skips(place.run)
@@ -74,8 +78,9 @@ def posttrain(config: PosttrainConfig) -> int:
     if loaded is not None:
         assert loaded.encoder is not None
         module.world.encoder.load_state_dict(loaded.encoder.state_dict())
-        if config.init.predictor is not None:
-            module.world.predictor.load_state_dict(_predictor(config).state_dict())
+        loaded = None
+    if predictor is not None:
+        fill_predictor(module.world, predictor)
     return fit(
         config,
         module,
@@ -109,6 +114,7 @@ def open_readers(
         decoder=data.decoder,
         threads=data.threads,
         timeout=data.timeout,
+        extrinsics=config.predictor.extrinsics,
     )
     return [SOURCES.build(entry).open(spec) for entry in sources]
 
@@ -119,55 +125,6 @@ def _checkpoint(config: PosttrainConfig) -> Path | None:
     if (config.run.resume == "auto" or requeued()) and last.is_file():
         return last
     return None if config.run.resume in ("auto", "never") else Path(config.run.resume)
-
-
-def _encoder(config: PosttrainConfig, last: Path | None, loaded: weights.Loaded | None) -> EncoderConfig:
-    """The block of the frozen encoder: of the checkpoint, or of the weights that are loaded.
-
-    Raises:
-        ValueError: there is no encoder, or frames of ``crop`` do not divide into its tokens.
-    """
-    if last is not None:
-        encoder = from_plain(EncoderConfig, read(last)["config"]["encoder"])
-    else:
-        assert loaded is not None
-        if loaded.encoder is None:
-            raise ValueError(f"init.encoder: {config.init.encoder} holds no encoder")
-        log.info("%s", loaded.report)
-        encoder = loaded.config.encoder
-    if config.crop % encoder.patch:
-        raise ValueError(f"crop: {config.crop} is not a multiple of the encoder's patch {encoder.patch}")
-    return encoder
-
-
-def _start(config: PosttrainConfig, last: Path | None) -> Start:
-    if last is None:
-        begun = f"predictor of {config.init.predictor}" if config.init.predictor else "predictor from scratch"
-        return Start(text=f"encoder of {config.init.encoder}, {begun}")
-    step = int(read(last)["global_step"])
-    return Start(step=step, resume=last, text=f"resumed from {last} at step {step}")
-
-
-def _predictor(config: PosttrainConfig) -> torch.nn.Module:
-    """Weights for the AC predictor, compared with its shape.
-
-    Raises:
-        ValueError: the file holds none, or one of another shape.
-    """
-    name = str(config.init.predictor)
-    found = weights.load(name, heads=config.init.heads, extrinsics=config.predictor.extrinsics).ac_predictor
-    if found is None:
-        raise ValueError(f"init.predictor: {name} holds no action-conditioned predictor")
-    block = found.predictor_blocks[0]
-    got = (found.predictor_embed.out_features, len(found.predictor_blocks), found.action_encoder.in_features)
-    robot = robots.of(config.world.robot)
-    expected = (config.predictor.width, config.predictor.depth, robot.action_dim)
-    if got != expected:
-        raise ValueError(
-            f"init.predictor: {name}: width, depth and action numbers are {got}, of this configuration {expected}"
-        )
-    assert block is not None
-    return found
 
 
 def _look(
@@ -193,10 +150,13 @@ def _look(
                     f"{reader.name}: states and actions do not fit robot '{robot.name}':\n  - {listed}\n"
                     "correct world.robot or the source; data.check=0 leaves this check out"
                 )
-        all_states.append(states)
-        all_actions.append(actions)
+        if len(states):
+            all_states.append(states)
+            all_actions.append(actions)
     if not standardise:
         return None
+    if sum(actions[..., 0].numel() for actions in all_actions) < 2:
+        raise ValueError("world.standardise: no stretch of data.sources can be read, whose mean and deviation to take")
     return Statistics.of(torch.cat(all_states)), Statistics.of(torch.cat(all_actions))
 
 

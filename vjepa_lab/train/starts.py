@@ -47,6 +47,8 @@ def resume_from(path: Path, config: PretrainConfig) -> Start:
         ValueError: unreadable, not the checkpoint of a run, or the weights do not fit the model.
     """
     read = parts.read(path)
+    if read.world_config() is not None:
+        raise ValueError(f"{path}: a checkpoint of a post-training: use vjepa-lab posttrain, or init.checkpoint={path}")
     if read.dialect != "run":
         raise ValueError(f"{path}: a {TITLES[read.dialect]}, not a checkpoint of a run: use init.checkpoint={path}")
     _networks(read, config, advice="set them as in the file, or give another run.dir")

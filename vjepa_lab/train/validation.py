@@ -3,7 +3,7 @@
 From the first frame of a stretch the model rolls out under the recorded actions. After each step are compared, with
 the features of the true frame: the prediction, and a copy of the first frame. A model that does not beat the copy has
 learned nothing. Then the recorded first action is ranked, by the energy of the predicted next frame to the true one,
-among actions of other stretches: a model that looks at its actions ranks it first.
+among actions of the other stretches of its batch: a model that looks at its actions ranks it first.
 
 Metrics: ``world/l1@k`` and ``world/cosine@k`` after k steps, ``world/copy_l1@k`` of the copy, ``world/gain@k`` = 1 -
 l1 / copy_l1 (above 0: better than copying); ``action/hit@1`` and ``action/hit@5``, the share of stretches whose true
@@ -15,7 +15,9 @@ function of the run's seed. The untrained predictor is measured before the first
 
 from __future__ import annotations
 
+from bisect import bisect
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import Any
 
 import lightning as L
@@ -81,17 +83,20 @@ class Validation(AtSteps):
 
 @torch.no_grad()
 def validate(module: PosttrainModule, config: ValidationConfig, readers: list[Reader[RobotSample]]) -> dict[str, float]:
-    """Metrics of a world model on the first stretches of held-out sources, the same on every rank.
+    """Metrics of a world model on stretches of held-out sources, the same on every rank.
 
     Raises:
         ValueError: none of the stretches can be read.
     """
-    world, sums = module.world, torch.zeros(4 * config.steps + 4, dtype=torch.float64)
+    world, sums = module.world, torch.zeros(3 * config.steps + 4, dtype=torch.float64)
     rng = torch.Generator().manual_seed(dist.derive(module.config.run.seed, "validation", dist.rank()))
     for batch in stretches(readers, config.stretches, module.config.data.batch):
+        batch = module.on_before_batch_transfer(batch, 0)
         moved = module.on_after_batch_transfer(module.transfer_batch_to_device(batch, module.device, 0), 0)
         features = world.encode(moved.frames)
-        first = world.see(features[:, :1], moved.states[:, :1], moved.actions[:, :0], module.grid)
+        first = world.see(
+            features[:, :1], moved.states[:, :1], moved.actions[:, :0], module.grid, moved.extrinsics[:, :1]
+        )
         rolled = world.rollout(first, moved.actions[:, : config.steps], module.grid).features
         true = features[:, 1 : config.steps + 1]
         per_step = [
@@ -102,7 +107,7 @@ def validate(module: PosttrainModule, config: ValidationConfig, readers: list[Re
         places = _places(world, features, moved, config.candidates, module.grid, rng)
         ranks = [places == 0, places < 5, places / (config.candidates - 1), torch.ones_like(places)]
         numbers = torch.cat([*per_step, torch.stack([r.float() for r in ranks], 1)], 1)  # (B, 3 * steps + 4)
-        sums[: numbers.shape[1]] += numbers[moved.valid].double().sum(0).cpu()
+        sums += numbers[moved.valid].double().sum(0).cpu()
     total = dist.sum_over_ranks(sums.to(module.device, torch.float32)).double().cpu()
     count = total[3 * config.steps + 3].item()
     if count == 0:
@@ -118,12 +123,20 @@ def validate(module: PosttrainModule, config: ValidationConfig, readers: list[Re
 
 
 def stretches(readers: list[Reader[RobotSample]], count: int, batch: int) -> Iterator[RobotBatch]:
-    """The first ``count`` stretches of all readers, in turns over ranks; the same number of batches on every rank.
+    """``count`` stretches spread over all readers, in turns over ranks; the same number of batches on every rank.
 
-    A stretch that cannot be read, and padding, repeats another of the batch with ``valid`` False; a batch of none but
-    such is left out on no rank, so it is read from the last good one.
+    A stretch that cannot be read, and padding, repeats a good one with ``valid`` False. A batch may be of none but
+    such: there may be more ranks than batches.
+
+    Raises:
+        ValueError: none of the stretches can be read, on every rank alike.
     """
-    places = [(reader, i) for reader in readers for i in range(len(reader))][:count]
+    ends = list(accumulate(len(reader) for reader in readers))
+    count = min(count, ends[-1])
+    places = []
+    for i in (n * ends[-1] // count for n in range(count)):
+        source = bisect(ends, i)
+        places.append((readers[source], i - ends[source] + len(readers[source])))
     world, rank = dist.world(), dist.rank()
     rounds = -(-len(places) // (batch * world))
     good: RobotSample | None = None
@@ -131,16 +144,28 @@ def stretches(readers: list[Reader[RobotSample]], count: int, batch: int) -> Ite
         start = (r * world + rank) * batch
         samples: list[RobotSample | None] = []
         for place in range(start, start + batch):
-            try:
-                reader, index = places[place] if place < len(places) else (None, 0)
-                sample = None if reader is None else reader.read(index, np.random.default_rng(0))
-            except BadSample:
-                sample = None
+            sample = _read(*places[place]) if place < count else None
             samples.append(sample)
             good = good or sample
-        if good is None:
-            raise ValueError(f"validation.sources: the first {batch} stretches of rank {rank} cannot be read")
+        good = good or _first_good(places)
         yield collate([s or good for s in samples], valid=[s is not None for s in samples])
+
+
+def _read(reader: Reader[RobotSample], index: int) -> RobotSample | None:
+    try:
+        return reader.read(index, np.random.default_rng(0))
+    except BadSample:
+        return None
+
+
+def _first_good(places: list[tuple[Reader[RobotSample], int]]) -> RobotSample:
+    why = ""
+    for reader, index in places:
+        try:
+            return reader.read(index, np.random.default_rng(0))
+        except BadSample as error:
+            why = why or str(error)
+    raise ValueError(f"validation.sources: none of the {len(places)} stretches can be read; the first: {why}")
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -152,13 +177,17 @@ def _places(
     world: World, features: Tensor, batch: RobotBatch, candidates: int, grid: tuple[int, int], rng: torch.Generator
 ) -> Tensor:
     """How many of the other candidates have a lower energy than the true first action: int64 (B,)."""
-    pool = batch.actions.flatten(0, 1)
-    picks = torch.randint(len(pool), (len(features), candidates - 1), generator=rng).to(pool.device)
+    good = batch.valid.tolist()
     places = []
     for b in range(len(features)):
-        one = slice(b, b + 1)
-        seen = world.see(features[one, :1], batch.states[one, :1], batch.actions[one, :0], grid)
-        actions = torch.cat([batch.actions[b, :1], pool[picks[b]]]).unsqueeze(1)  # (C, 1, A), the true one first
+        one, others = slice(b, b + 1), [i for i, valid in enumerate(good) if valid and i != b]
+        # of a stretch that is alone, its other actions
+        pool = batch.actions[others].flatten(0, 1) if others else batch.actions[b]
+        picks = torch.randint(len(pool), (candidates - 1,), generator=rng).to(pool.device)
+        seen = world.see(
+            features[one, :1], batch.states[one, :1], batch.actions[one, :0], grid, batch.extrinsics[one, :1]
+        )
+        actions = torch.cat([batch.actions[b, :1], pool[picks]]).unsqueeze(1)  # (C, 1, A), the true one first
         energies = energy(world.rollout(seen, actions, grid).features[:, 0], features[b, 1])
         places.append((energies[1:] < energies[0]).sum())
     return torch.stack(places)

@@ -6,6 +6,7 @@ released            ``encoder``, ``target_encoder`` or ``ema_encoder``, ``predic
                     distilled where there is an ``ema_encoder``; 2-AC where the predictor has an ``action_encoder``
 probe               ``classifiers``, a list of attentive classifiers
 run                 ``global_step``, ``config``, ``state_dict``: ``jepa.context.``, ``jepa.target.``, ``jepa.predictor``
+                    (of a post-training ``world.encoder.``, ``world.predictor.`` and statistics, see ``standard``)
 safetensors         our export: ``encoder.``, ``target_encoder.``, ``predictor.``, and metadata ``format: vjepa_lab``
 state-dict          one network, names with or without a released prefix
 ==================  ==============================================================================================
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from torch import Tensor
+
+from vjepa_lab.weights.standard import KINDS, folded
 
 TITLES = {
     "vjepa2": "released V-JEPA 2 pretraining",
@@ -51,6 +54,7 @@ _ENCODERS = ("encoder", "target_encoder", "ema_encoder")
 _FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
 _PREFIXES = ("module.", "backbone.")
 _RUN = {"jepa.context.": "encoder", "jepa.target.": "target_encoder", "jepa.predictor.": "predictor"}
+_WORLD = {"world.encoder.": "encoder", "world.predictor.": "ac_predictor"}
 _EXPORT = {f"{name}.": name for name in (*_ENCODERS, "predictor", "ac_predictor")}
 # A key that tells which network a state dict is of; the first that is there decides.
 _MARKS = {
@@ -119,10 +123,25 @@ def from_tensors(path: Path, tensors: dict[str, Tensor], metadata: Mapping[str, 
 
 
 def _run(path: Path, raw: Mapping[str, Any]) -> Contents:
-    networks = _by_prefix(path, raw["state_dict"], _RUN)
+    tensors = dict(raw["state_dict"])
+    if any(name.startswith("world.") for name in tensors):
+        networks = _world(path, tensors)
+    else:
+        networks = _by_prefix(path, tensors, _RUN)
     facts = {"step": int(raw["global_step"])} | ({"config": raw["config"]} if raw.get("config") else {})
     states = raw.get("optimizer_states") or [None]
     return Contents("run", networks, facts, states[0])
+
+
+def _world(path: Path, tensors: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Networks of a post-training, the AC predictor written for states and actions as they are."""
+    names = {f"world.{kind}_{what}" for kind in KINDS for what in ("mean", "std")}
+    networks = _by_prefix(path, {name: value for name, value in tensors.items() if name not in names}, _WORLD)
+    if not names <= tensors.keys() or networks.keys() != set(_WORLD.values()):
+        raise ValueError(f"{path}: a checkpoint of a post-training without encoder, predictor or statistics of states")
+    means, stds = ({kind: tensors[f"world.{kind}_{what}"] for kind in KINDS} for what in ("mean", "std"))
+    networks["ac_predictor"] = folded(networks["ac_predictor"], means, stds)
+    return networks
 
 
 def _released(path: Path, raw: Mapping[str, Any]) -> Contents:

@@ -5,6 +5,7 @@ to             what is written                                                  
 =============  ======================================================================  =================================
 safetensors    one file: every network under its name, the configuration as metadata   this package, safetensors
 original       one file laid out as released: encoder, target_encoder, predictor, opt  the released code and its hub
+               (of a post-training the layout of V-JEPA 2-AC, without opt)
 huggingface    a folder: target encoder and predictor, config, video processor         ``transformers``
 =============  ======================================================================  =================================
 
@@ -39,7 +40,7 @@ from vjepa_lab.weights.dialects import TITLES, may_exceed
 from vjepa_lab.weights.fill import blank, compare
 from vjepa_lab.weights.optimizer import moments, released_state
 from vjepa_lab.weights.parts import Parts
-from vjepa_lab.weights.shapes import Asked, describe
+from vjepa_lab.weights.shapes import Asked, Described, describe
 
 log = logging.getLogger("vjepa_lab")
 
@@ -94,11 +95,15 @@ def write_safetensors(
     tensors = {
         f"{role}.{name}": value.contiguous() for role, network in networks.items() for name, value in network.items()
     }
-    metadata = {"format": "vjepa_lab", "config": json.dumps(to_plain(config))}
+    world = read.world_config()
+    if world is not None:
+        world.world.standardise = False  # as the predictor was read: see ``standard``
+    metadata = {"format": "vjepa_lab", "config": json.dumps(to_plain(config if world is None else world))}
     if "step" in read.facts:
         metadata["step"] = str(read.facts["step"])
     save_file(tensors, path, metadata=metadata)
-    return Written(", ".join(networks), "vjepa_lab.load('{out}'), or start a run from it with init.checkpoint={out}")
+    fields = "init.checkpoint={out}" if world is None else "init.encoder={out} and init.predictor={out}"
+    return Written(", ".join(networks), f"vjepa_lab.load('{{out}}'), or start a run from it with {fields}")
 
 
 def write_original(
@@ -132,10 +137,12 @@ def write_original(
     }
     torch.save(checkpoint, path)
     encoders = f"encoder (and the same again as {average})" if target is online else f"encoder, {average}"
-    tokens = f"predictor ({config.predictor.mask_tokens} mask tokens)"
+    masked = "predictor" in networks
+    tokens = f"predictor ({config.predictor.mask_tokens} mask tokens)" if masked else "AC predictor"
+    fields = "init.checkpoint={out}" if masked else "init.encoder={out} and init.predictor={out}"
     return Written(
         f"{encoders}, {tokens}, {'the optimizer' if state else 'no optimizer'}",
-        "the released src.hub.backbones, or start a run from it with init.checkpoint={out}",
+        f"the released src.hub.backbones, or start a run from it with {fields}",
     )
 
 
@@ -160,7 +167,7 @@ def _describe(read: Parts, to: str) -> tuple[PretrainConfig, dict[str, dict[str,
         raise ValueError(f"{read.path}: a {TITLES[read.dialect]} holds no encoder; there is nothing to export")
     role, _ = read.encoder()
     described = describe(read, role, Asked())
-    problems = _problems(read, described.config, to)
+    problems = _problems(read, described, to)
     if problems:
         hint = "" if to == "safetensors" else "\n--to safetensors writes any model"
         listed = "\n  ".join(problems)
@@ -178,8 +185,9 @@ def _describe(read: Parts, to: str) -> tuple[PretrainConfig, dict[str, dict[str,
     return described.config, networks
 
 
-def _problems(read: Parts, config: PretrainConfig, to: str) -> list[str]:
+def _problems(read: Parts, described: Described, to: str) -> list[str]:
     """Why the reader could not compute what this model does."""
+    config, arguments = described.config, described.arguments
     encoder, problems = config.encoder, []
     heads = [name for name in read.networks if name.startswith("classifiers.")]
     if to == "safetensors":
@@ -199,6 +207,8 @@ def _problems(read: Parts, config: PretrainConfig, to: str) -> list[str]:
         problems += [] if not heads else ["classifiers: the released layout keeps them in files of their own"]
         if not {"predictor", "ac_predictor"} & set(read.networks):
             problems.append("no predictor in it: a released file has one")
+        if "ac_predictor" in read.networks:
+            problems += _ac_problems(arguments["ac_predictor"], reader)
         return problems
     if encoder.family != "vjepa2":
         problems.append(f"encoder.family={encoder.family}: transformers has no such model")
@@ -206,6 +216,19 @@ def _problems(read: Parts, config: PretrainConfig, to: str) -> list[str]:
         problems.append("no predictor in it: VJEPA2Model has one, which transformers would fill with random numbers")
     if "ac_predictor" in read.networks:
         problems.append("ac_predictor: transformers has no such model")
+    return problems
+
+
+def _ac_problems(arguments: dict[str, Any], reader: str) -> list[str]:
+    problems = []
+    if arguments["rope"] != "released":
+        problems.append(f"predictor.rope={arguments['rope']}: {reader} rotates positions in the released layout only")
+    state, action = arguments["state_dim"], arguments["action_dim"]
+    if state != action:
+        problems.append(f"states of {state} numbers and actions of {action}: {reader} has one size for both")
+    if arguments["extrinsics_dim"] != action - 1:
+        got = arguments["extrinsics_dim"]
+        problems.append(f"actions of {action} numbers: {reader} reads {action - 1} of a camera's pose, in it are {got}")
     return problems
 
 

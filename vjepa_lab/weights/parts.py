@@ -8,16 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor
 
-from vjepa_lab.config import PretrainConfig
-from vjepa_lab.registry import in_one_line
+from vjepa_lab.config import ConfigError, PretrainConfig
+from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.merge import from_plain
 from vjepa_lab.weights import dialects, files, names
 
+Config = TypeVar("Config")
 EncoderChoice = Literal["auto", "target", "online", "ema"]
 
 _ENCODERS = {"target": "target_encoder", "online": "encoder", "ema": "ema_encoder"}
@@ -75,18 +75,33 @@ class Parts:
         raise ValueError(f"{self.path}: holds no {which}; there is: {', '.join(self.networks)}")
 
     def config(self) -> PretrainConfig | None:
-        """The configuration of the run that wrote the file, where it holds one.
+        """The configuration of the run that wrote the file, where it holds one; of a post-training its encoder's
+        block, for frames of the size that it was post-trained on.
+
+        Raises:
+            ValueError: it is not a configuration of this version.
+        """
+        world = self.world_config()
+        if world is not None:
+            world.encoder.crop = world.crop
+            return PretrainConfig(encoder=world.encoder)
+        plain = self.facts.get("config")
+        return None if plain is None else self._of_this_version(PretrainConfig, plain)
+
+    def world_config(self) -> PosttrainConfig | None:
+        """The configuration of the post-training that wrote the file; None where none did.
 
         Raises:
             ValueError: it is not a configuration of this version.
         """
         plain = self.facts.get("config")
-        if plain is None:
-            return None
+        return self._of_this_version(PosttrainConfig, plain) if plain is not None and "world" in plain else None
+
+    def _of_this_version(self, schema: type[Config], plain: dict[str, Any]) -> Config:
         try:
-            return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(PretrainConfig), plain))  # type: ignore[return-value]
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{self.path}: its config is not one of this version: {in_one_line(error)}") from None
+            return from_plain(schema, plain)
+        except ConfigError as error:
+            raise ValueError(f"{self.path}: its config is {error}") from None
 
 
 def read(path_or_name: str | Path) -> Parts:

@@ -155,16 +155,16 @@ def _ac_predictor(parts: Parts, described: Described, asked: Asked) -> dict[str,
     tensors = parts.networks["ac_predictor"]
     width = _length(parts, tensors, "predictor_norm.bias", "norm1.bias")
     depth = _depth(parts, tensors, "predictor_blocks")
+    own = parts.world_config()
+    heads = AC_HEADS.get((width, depth)) if own is None else own.predictor.heads
     arguments = {
         "encoder_width": _length(parts, tensors, "predictor_proj.bias"),
         "width": width,
         "depth": depth,
-        "heads": _heads(
-            parts, described, "predictor_heads", asked.predictor_heads, AC_HEADS.get((width, depth)), (width, depth)
-        ),
+        "heads": _heads(parts, described, "predictor_heads", asked.predictor_heads, heads, (width, depth)),
         "mlp_hidden": _length(parts, tensors, "mlp.fc1.bias"),
-        "use_extrinsics": asked.extrinsics,
-        "rope": described.config.encoder.rope,
+        "use_extrinsics": asked.extrinsics or (own is not None and own.predictor.extrinsics),
+        "rope": described.config.encoder.rope if own is None or asked.rope is not None else own.predictor.rope,
     }
     for kind in ("action", "state", "extrinsics"):
         weight = tensors.get(f"{kind}_encoder.weight")

@@ -99,6 +99,25 @@ def test_a_sample_that_is_broken_or_of_another_robot_is_a_bad_one(film, tmp_path
     assert reasons == ["mismatched", "mismatched", "missing", "undecodable", "mismatched"]
 
 
+def test_a_broken_first_sample_and_states_that_are_no_rows_are_bad_samples_alone(film, tmp_path, path_of_arm):
+    good = episode(film, "a.mp4", path_of_arm(20))
+    flat = episode(film, "b.mp4", path_of_arm(20)[:, 0])
+    still = episode(film, "c.mp4", path_of_arm(20), rate=0.0)
+    short = episode(film, "d.mp4", path_of_arm(20), extrinsics=np.zeros((19, 6)))
+    torn = {**good, "npz": good["npz"][:100]}
+    reader = RobotShards(
+        urls=write_tar(tmp_path / "a.tar", dict(zip("01234", (torn, good, flat, still, short), strict=True)))
+    )
+    reader = reader.open(SPEC)
+    assert read(reader, 1).states.shape == (5, 7)
+    reasons = []
+    for index in (0, 2, 3, 4):
+        with pytest.raises(BadSample) as error:
+            read(reader, index)
+        reasons.append(error.value.reason)
+    assert reasons == ["undecodable", "undecodable", "undecodable", "mismatched"]
+
+
 def test_tars_of_other_things_are_the_users_mistake(film, tmp_path):
     url = write_tar(tmp_path / "a.tar", {"0": {"mp4": film(frames=8).read_bytes(), "cls": b"1"}})
     with pytest.raises(ValueError, match=r"a.tar#0: missing: no member npz, json; expected mp4, npz and json"):

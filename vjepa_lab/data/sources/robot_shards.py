@@ -29,6 +29,9 @@ from vjepa_lab.data.sources.shards import Shards, ShardsReader
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.robots import Robot
 
+MOST_TRIES = 16
+"samples that may be broken before the first good one"
+
 
 @SOURCES.register
 @dataclass
@@ -43,7 +46,7 @@ class RobotShards:
     "how many shards are shuffled together"
 
     def open(self, spec: RobotSpec) -> RobotShardsReader:
-        """Find the tars, read or make their indices, and read the first sample.
+        """Find the tars, read or make their indices, and read the first good sample.
 
         Raises:
             ValueError: a forbidden or missing URL, a tar without a sample, or one of other things than episodes.
@@ -65,16 +68,13 @@ class Members(NamedTuple):
 
 
 class TarEpisodes:
-    """Episodes of some tars; all are of the robot and the rate of the first."""
+    """Episodes of some tars; all are of the robot and the rate of the first that can be read."""
 
     def __init__(self, tars: ShardsReader, spec: RobotSpec) -> None:
         self.name = f"robot_{tars.name}"
         self._tars = tars
         self._spec = spec
-        try:
-            first = unpack(tars.fetch(0)[1])
-        except Unreadable as error:
-            raise ValueError(f"robot_shards: {tars.key(0)}: {error.reason}: {error.detail}") from None
+        first = _first_good(tars)
         self.robot = first.robot
         self.rate = first.rate
 
@@ -116,6 +116,16 @@ class RobotShardsReader(EpisodeReader):
         return self.layout.order(key, place) * self.spec.clips + (pass_ + place) % self.spec.clips
 
 
+def _first_good(tars: ShardsReader) -> Members:
+    why = ""
+    for index in range(min(len(tars), MOST_TRIES)):
+        try:
+            return unpack(tars.fetch(index)[1])
+        except Unreadable as error:
+            why = why or f"{tars.key(index)}: {error.reason}: {error.detail}"
+    raise ValueError(f"robot_shards: {why}")
+
+
 def unpack(members: dict[str, bytes]) -> Members:
     """The contents of a sample's files, by extension.
 
@@ -130,6 +140,8 @@ def unpack(members: dict[str, bytes]) -> Members:
         with np.load(io.BytesIO(members["npz"]), allow_pickle=False) as arrays:
             states = np.asarray(arrays["states"], dtype=np.float64)
             extrinsics = np.asarray(arrays["extrinsics"], dtype=np.float64) if "extrinsics" in arrays else None
+        if states.ndim != 2 or not float(facts["rate"]) > 0:
+            raise ValueError(f"got the shape {states.shape} at rate {facts['rate']}, expected (T, S) at one above 0")
         return Members(members["mp4"], states, extrinsics, float(facts["rate"]), Robot.from_plain(facts["robot"]))
     except (ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise Unreadable("undecodable", f"states: {error}") from None
