@@ -120,7 +120,7 @@ class LandscapeConfig:
     sources: list[dict[str, Any]] = field(default_factory=list)
     "held-out episodes whose true actions are looked for in slices of the energy; empty: none"
     pairs: int = 50
-    "pairs of frames"
+    "pairs of frames; those whose true action lies outside the slice are left out"
     cells: int = 9
     "values along each axis of a slice"
     dims: list[int] = field(default_factory=lambda: [0, 1])

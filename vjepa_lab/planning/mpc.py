@@ -156,7 +156,7 @@ def _draw(path: Path, attempts: dict[str, list[Attempt]], config: PlanConfig) ->
 
 
 def _pairs(config: PlanConfig, model: Model) -> Iterator[Any]:
-    """Stretches of two frames of the held-out episodes, spread over them."""
+    """Stretches of two frames of the held-out episodes, spread over them, whose true action lies within the slice."""
     spec = model.spec._replace(frames=2, random=True)
     readers = [SOURCES.build(entry).open(spec) for entry in config.landscape.sources]
     places = [(reader, i) for reader in readers for i in range(len(reader))]
@@ -166,6 +166,8 @@ def _pairs(config: PlanConfig, model: Model) -> Iterator[Any]:
         try:
             sample = reader.read(index, rng)
         except BadSample:
+            continue
+        if sample.actions[0, config.landscape.dims].abs().max() > config.landscape.extent:
             continue
         yield sample
         given += 1
