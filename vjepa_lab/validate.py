@@ -32,6 +32,10 @@ _REFUSED = {
 }
 
 
+WEIGHT_SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".safetensors", ".bin")
+"endings that make a word a file of weights, not the name of a released model"
+
+
 def validate(config: Any) -> None:
     """Check what single fields cannot, for the configuration of any verb: every problem of meaning, raised once.
 
@@ -270,6 +274,15 @@ def launch_problem(devices: int, nodes: int) -> str | None:
     )
 
 
+def goes_on_from(run: RunConfig) -> Path | None:
+    """The checkpoint that a run goes on from: ``last.ckpt`` of its folder, or the path in ``run.resume``; None: it
+    starts."""
+    last = Path(run.dir) / "last.ckpt"
+    if (run.resume == "auto" or requeued()) and last.is_file():
+        return last
+    return None if run.resume in ("auto", "never") else Path(run.resume)
+
+
 def requeued() -> bool:
     """Is this a SLURM job that was started before? Then its own checkpoint comes before ``run.resume``."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0) > 0
@@ -291,7 +304,7 @@ def weights_problem(name: str, given: str | None, problems: list[str]) -> None:
 
 def _is_path(text: str) -> bool:
     """Is this a path, and not the name of a released model, which is looked up when the weights are read?"""
-    return len(Path(text).parts) > 1 or Path(text).suffix in (".pt", ".pth", ".tar", ".ckpt", ".safetensors", ".bin")
+    return len(Path(text).parts) > 1 or Path(text).suffix in WEIGHT_SUFFIXES
 
 
 def inspect_problems(config: InspectConfig) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from vjepa_lab.config_world import PlanConfig, PosttrainConfig
@@ -12,9 +11,9 @@ from vjepa_lab.merge import entries
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.validate import (
     choice,
+    goes_on_from,
     optim_problems,
     plugin_problems,
-    requeued,
     run_problems,
     trainer_problems,
     weights_problem,
@@ -102,12 +101,9 @@ def _validation(config: PosttrainConfig, problems: list[str]) -> None:
 
 
 def _starts(config: PosttrainConfig, problems: list[str]) -> None:
-    init, run = config.init, config.run
+    init = config.init
     choice("init.which", init.which, ("auto", "target", "online", "ema"), problems)
-    goes_on = run.resume not in ("auto", "never") or (
-        (run.resume == "auto" or requeued()) and (Path(run.dir) / "last.ckpt").is_file()
-    )
-    if goes_on:
+    if goes_on_from(config.run) is not None:
         return  # both are in the checkpoint
     if init.encoder is None:
         problems.append(
@@ -134,6 +130,10 @@ def plan_problems(config: PlanConfig) -> list[str]:
     for name in ("goals", "steps", "chunk", "size"):
         if getattr(config, name) < 1:
             problems.append(f"{name}: got {getattr(config, name)}, expected at least 1")
+    if config.subgoals and min(config.subgoals) < 1:
+        problems.append(f"subgoals: got {config.subgoals}, expected at least 1 action towards each")
+    if config.subgoals and config.task == "push":
+        problems.append("subgoals: the task push has one goal; expected task=reach, or no subgoals and steps")
     block = config.landscape
     _robot_sources("landscape.sources", block.sources, problems)
     if block.sources and (block.pairs < 1 or block.cells < 3 or block.extent <= 0 or len(block.dims) not in (1, 2)):

@@ -129,18 +129,12 @@ class Record(AtSteps):
         self.restart_clock()
 
 
-class Probes(AtSteps):
-    """Runs each probe on the target encoder before the first step and every ``probe.every`` steps.
+class Measure(AtSteps):
+    """What measures the model now and then: a metric is logged beside its first value, ``<metric>_untrained``, which is
+    kept in the checkpoint. ``record`` leaves the time it takes out of the rates."""
 
-    The measurement before the first step is the untrained encoder's; it is kept in the checkpoint and logged as
-    ``<metric>_untrained`` beside the later ones. Where a run or a probe starts from a checkpoint, a fresh encoder is
-    measured for it.
-    """
-
-    def __init__(self, probes: list[Any], open_source: Callable[[dict[str, Any]], Reader], record: Record) -> None:
+    def __init__(self, record: Record) -> None:
         super().__init__()
-        self.probes = probes
-        self.open_source = open_source
         self.record = record
         self.untrained: dict[str, float] = {}
         self.latest: dict[str, float] = {}
@@ -151,6 +145,27 @@ class Probes(AtSteps):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.untrained, self.latest = state_dict["untrained"], state_dict["latest"]
 
+    def write(self, trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
+        """One row of ``metrics``, to all loggers."""
+        self.latest |= metrics
+        self.untrained = metrics | self.untrained  # the first measurement stays
+        row = metrics | {f"{name}_untrained": self.untrained[name] for name in metrics}
+        for logger in trainer.loggers:
+            logger.log_metrics(row, step=step)
+
+
+class Probes(Measure):
+    """Runs each probe on the target encoder before the first step and every ``probe.every`` steps.
+
+    The measurement before the first step is the untrained encoder's. Where a run or a probe starts from a checkpoint,
+    a fresh encoder is measured for it.
+    """
+
+    def __init__(self, probes: list[Any], open_source: Callable[[dict[str, Any]], Reader], record: Record) -> None:
+        super().__init__(record)
+        self.probes = probes
+        self.open_source = open_source
+
     def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
         first = trainer.global_step == 0
@@ -159,14 +174,14 @@ class Probes(AtSteps):
         if new and not (first and pl_module.config.init.checkpoint is None):
             self.untrained |= self._measure(new, pl_module, pl_module.untrained_encoder().to(pl_module.device))
         if self.probes and first:
-            self._log(trainer, self._measure(self.probes, pl_module, pl_module.jepa.target), 0)
+            self.write(trainer, self._measure(self.probes, pl_module, pl_module.jepa.target), 0)
         self.record.restart_clock()
 
     def on_step(self, trainer: L.Trainer, module: PretrainModule, step: int) -> None:
         last = step == trainer.max_steps
         due = [p for p in self.probes if last or step % p.every == 0]
         if due:
-            self._log(trainer, self._measure(due, module, module.jepa.target), step)
+            self.write(trainer, self._measure(due, module, module.jepa.target), step)
             self.record.restart_clock()
 
     def _measure(self, probes: list[Any], module: PretrainModule, encoder: torch.nn.Module) -> dict[str, float]:
@@ -188,13 +203,6 @@ class Probes(AtSteps):
                 yield module.on_after_batch_transfer(moved, 0)
 
         return {split: stream(*demand) for split, demand in probe.demands().items()}
-
-    def _log(self, trainer: L.Trainer, metrics: dict[str, float], step: int) -> None:
-        self.latest |= metrics
-        self.untrained = metrics | self.untrained  # the first measurement stays
-        row = metrics | {f"{name}_untrained": self.untrained[name] for name in metrics}
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=step)
 
 
 def _name(probe: Any) -> str:

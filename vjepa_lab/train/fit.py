@@ -10,7 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
@@ -37,13 +37,6 @@ class Place(NamedTuple):
     "cuda | mps | cpu"
     devices: int
     "processes per node"
-
-
-class Measure(Protocol):
-    """A callback that measures the model now and then: probes, a validation."""
-
-    latest: dict[str, float]
-    untrained: dict[str, float]
 
 
 def prepare(config: Any) -> Place:
@@ -85,14 +78,14 @@ def fit(
     place: Place,
     start: Start,
     headline: Callable[[int], str],
-    measure: Callable[[callbacks.Record], L.Callback],
+    measure: Callable[[callbacks.Record], callbacks.Measure],
     draw: Callable[[], Path | None],
 ) -> int:
     """Train to the end, or to a signal; returns the exit code (0, or 75 when a signal stopped it at a checkpoint).
 
     Args:
         headline: what is about to run, given the number of processes.
-        measure: makes the callback that measures (a ``Measure``), whose time ``Record`` leaves out.
+        measure: makes the callback that measures.
         draw: writes the picture of the run, in the main process, at the end.
     """
     run = place.run
@@ -131,7 +124,7 @@ def fit(
     if trainer.is_global_zero:
         if saver.stopped and not signals.interrupted:
             callbacks.requeue()  # before anything that could fail
-        log.info(folder.summary(run, trainer.global_step, measured, draw(), report))  # type: ignore[arg-type]
+        log.info(folder.summary(run, trainer.global_step, measured, draw(), report))
         if saver.stopped:
             log.info("stopped by a signal at step %d; the same command goes on from there", trainer.global_step)
             return callbacks.STOPPED_BY_SIGNAL

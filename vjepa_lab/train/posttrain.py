@@ -13,7 +13,6 @@ Reference: V-JEPA 2 paper, section 3.1 and appendix; released file app/vjepa_dro
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,7 +32,7 @@ from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PosttrainModule
 from vjepa_lab.train.validation import Validation
 from vjepa_lab.train.world_starts import fill_predictor, read_predictor, resume_from, start_from
-from vjepa_lab.validate import requeued
+from vjepa_lab.validate import goes_on_from
 
 log = logging.getLogger("vjepa_lab")
 
@@ -44,7 +43,7 @@ def posttrain(config: PosttrainConfig) -> int:
     Raises:
         ValueError, OSError: what was asked cannot be done; the message says which field or file.
     """
-    last, loaded, predictor = _checkpoint(config), None, None
+    last, loaded, predictor = goes_on_from(config.run), None, None
     if last is not None:
         start, config.encoder = resume_from(last, config)
     else:
@@ -117,14 +116,6 @@ def open_readers(
         extrinsics=config.predictor.extrinsics,
     )
     return [SOURCES.build(entry).open(spec) for entry in sources]
-
-
-def _checkpoint(config: PosttrainConfig) -> Path | None:
-    """The checkpoint to go on from, if there is one."""
-    last = Path(config.run.dir) / "last.ckpt"
-    if (config.run.resume == "auto" or requeued()) and last.is_file():
-        return last
-    return None if config.run.resume in ("auto", "never") else Path(config.run.resume)
 
 
 def _look(

@@ -25,7 +25,7 @@ from vjepa_lab.registry import PROBES, SOURCES
 from vjepa_lab.train import callbacks, checkpoints, folder, picture, starts
 from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PretrainModule
-from vjepa_lab.validate import requeued
+from vjepa_lab.validate import goes_on_from
 
 
 def pretrain(config: PretrainConfig) -> int:
@@ -111,11 +111,9 @@ def _spec(config: PretrainConfig, *, frames: int, crop: int, random: bool = Fals
 
 
 def _start(config: PretrainConfig, run: Path) -> checkpoints.Start:
-    last = run / "last.ckpt"
-    if (config.run.resume == "auto" or requeued()) and last.is_file():
-        return starts.resume_from(last, config)
-    if config.run.resume not in ("auto", "never"):
-        return starts.resume_from(Path(config.run.resume), config)
+    earlier = goes_on_from(config.run)
+    if earlier is not None:
+        return starts.resume_from(earlier, config)
     if config.init.checkpoint is None:
         return checkpoints.Start()
     return starts.start_from(config, run)

@@ -18,7 +18,6 @@ from __future__ import annotations
 from bisect import bisect
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import Any
 
 import lightning as L
 import numpy as np
@@ -31,12 +30,12 @@ from vjepa_lab.batch import RobotBatch, RobotSample
 from vjepa_lab.config_world import ValidationConfig
 from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.loader import Reader, collate
-from vjepa_lab.train.callbacks import AtSteps, Record
+from vjepa_lab.train.callbacks import Measure, Record
 from vjepa_lab.train.modules import PosttrainModule
 from vjepa_lab.world import World, energy
 
 
-class Validation(AtSteps):
+class Validation(Measure):
     """Runs before the first step, every ``config.every`` steps and at the last.
 
     Args:
@@ -46,18 +45,9 @@ class Validation(AtSteps):
     def __init__(
         self, config: ValidationConfig, open_readers: Callable[[], list[Reader[RobotSample]]], record: Record
     ) -> None:
-        super().__init__()
+        super().__init__(record)
         self.config = config
         self.open_readers = open_readers
-        self.record = record
-        self.untrained: dict[str, float] = {}
-        self.latest: dict[str, float] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"untrained": self.untrained, "latest": self.latest}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.untrained, self.latest = state_dict["untrained"], state_dict["latest"]
 
     def on_train_start(self, trainer: L.Trainer, pl_module: PosttrainModule) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
@@ -74,11 +64,7 @@ class Validation(AtSteps):
         module.world.eval()
         metrics = validate(module, self.config, self.open_readers())
         module.world.train()
-        self.latest = metrics
-        self.untrained = metrics | self.untrained
-        row = metrics | {f"{name}_untrained": self.untrained[name] for name in metrics}
-        for logger in trainer.loggers:
-            logger.log_metrics(row, step=step)
+        self.write(trainer, metrics, step)
 
 
 @torch.no_grad()

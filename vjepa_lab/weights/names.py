@@ -27,11 +27,12 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from vjepa_lab.validate import WEIGHT_SUFFIXES
+
 log = logging.getLogger("vjepa_lab")
 
 BASE = "https://dl.fbaipublicfiles.com/vjepa2/"
 VARIABLE = "VJEPA_LAB_WEIGHTS"
-SUFFIXES = (".pt", ".pth", ".tar", ".ckpt", ".safetensors", ".bin")
 _CHUNK = 1 << 20
 
 
@@ -77,8 +78,8 @@ def locate(path_or_name: str | Path) -> tuple[Path, Released | None]:
         return path, next((row for row in TABLE.values() if Path(row.file).name == path.name), None)
     if text in TABLE:
         return fetch(text), TABLE[text]
-    if len(path.parts) > 1 or path.suffix in SUFFIXES:
-        hub = len(path.parts) == 2 and path.suffix not in SUFFIXES and not path.parent.exists()
+    if len(path.parts) > 1 or path.suffix in WEIGHT_SUFFIXES:
+        hub = len(path.parts) == 2 and path.suffix not in WEIGHT_SUFFIXES and not path.parent.exists()
         hint = (
             f"; a model of the Hugging Face hub is given as the folder that `hf download {text}` prints" if hub else ""
         )
