@@ -117,6 +117,20 @@ def test_one_state_serves_many_actions():
     torch.testing.assert_close(after[1, 3], DROID.integrate(state, actions[1, 3]))
 
 
+@pytest.mark.parametrize("rotation", ["euler", "quaternion", "axis_angle", "sixd"])
+def test_autocast_does_not_blur_integrated_poses(rotation):
+    made = robot(rotation)
+    states = episode(made, STARTS["upright"]).float()
+    actions = made.difference(states)
+    plain = made.integrate(states[:-1], actions)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = made.integrate(states[:-1], actions)
+        rounded = made.integrate(states[:-1].bfloat16(), actions.bfloat16())
+    assert torch.equal(cast, plain)
+    assert rounded.dtype == torch.float32
+    assert made.integrate(states[:-1].double(), actions).dtype == torch.float64
+
+
 def test_dimensions_names_and_groups():
     assert DROID.names == ("x", "y", "z", "roll", "pitch", "yaw", "gripper")
     assert DROID.groups == {"translation": slice(0, 3), "rotation": slice(3, 6), "gripper": slice(6, 7)}
