@@ -146,7 +146,9 @@ class PlanConfig:
     seed: int = 1000
     "goal i is that of seed + i"
     steps: int = 10
-    "most actions per goal"
+    "most actions per goal; not read with subgoals"
+    subgoals: list[int] = field(default_factory=list)
+    "actions towards each of several pictures in turn, [4, 10, 4] in the paper; empty: one goal, and steps"
     size: int = 128
     "pixels per side of the simulator's pictures, before the model's own crop"
     camera: str = "left"

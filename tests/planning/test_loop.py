@@ -30,9 +30,13 @@ class Point:
 
     def reset(self, seed: int) -> Seen:
         rng = np.random.default_rng(seed)
-        self.state, target = rng.uniform(-1, 0, 2), rng.uniform(0.0, 0.2, 2)
-        self.goal = Seen(self.draw(target), target)
+        self.state, targets = rng.uniform(-1, 0, 2), rng.uniform(0.0, 0.2, (2, 2)) - [[0.0], [0.4]]
+        self.goals = [Seen(self.draw(target), target) for target in targets]
+        self.aim(0)
         return self.observe()
+
+    def aim(self, goal: int) -> None:
+        self.goal = self.goals[goal]
 
     def draw(self, state: np.ndarray) -> np.ndarray:
         return np.broadcast_to((128 + 100 * state.mean()).round().astype(np.uint8), (4, 4, 3))
@@ -74,8 +78,8 @@ class Known:
 def test_the_model_that_knows_the_world_arrives_hardly_later_than_the_line(horizon):
     env = Point()
     config = CemConfig(**{**CONFIG.__dict__, "horizon": horizon})
-    line = loop.attempt(env, loop.by_line(config), 3, steps=15)
-    planned = loop.attempt(env, loop.by_model(Known(env), config, chunk=8), 3, steps=15)  # type: ignore[arg-type]
+    line = loop.attempt(env, loop.by_line(config), 3, schedule=[15])
+    planned = loop.attempt(env, loop.by_model(Known(env), config, chunk=8), 3, schedule=[15])  # type: ignore[arg-type]
     assert line.solved
     assert planned.solved
     # Only the last of the planned steps is judged: a longer plan may arrive within it as late as it likes.
@@ -86,16 +90,16 @@ def test_the_model_that_knows_the_world_arrives_hardly_later_than_the_line(horiz
 
 def test_doing_nothing_and_random_actions_do_not_arrive():
     env = Point()
-    still = loop.attempt(env, loop.no_action(CONFIG), 3, steps=5)
+    still = loop.attempt(env, loop.no_action(CONFIG), 3, schedule=[5])
     assert not still.solved
     assert len(set(still.distances)) == 1
-    assert not loop.attempt(env, loop.at_random(CONFIG), 3, steps=5).solved
+    assert not loop.attempt(env, loop.at_random(CONFIG), 3, schedule=[5]).solved
 
 
 def test_the_same_seed_gives_the_same_attempt():
     env = Point()
     one, two, other = (
-        loop.attempt(env, loop.by_model(Known(env), CONFIG, chunk=8), seed, steps=4)  # type: ignore[arg-type]
+        loop.attempt(env, loop.by_model(Known(env), CONFIG, chunk=8), seed, schedule=[4])  # type: ignore[arg-type]
         for seed in (3, 3, 4)
     )
     assert np.array_equal(one.actions, two.actions)
@@ -104,8 +108,8 @@ def test_the_same_seed_gives_the_same_attempt():
 
 def test_an_attempt_stops_where_it_arrives_unless_it_shall_go_on():
     env = Point()
-    short = loop.attempt(env, loop.by_line(CONFIG), 3, steps=20)
-    long = loop.attempt(env, loop.by_line(CONFIG), 3, steps=20, stop=False)
+    short = loop.attempt(env, loop.by_line(CONFIG), 3, schedule=[20])
+    long = loop.attempt(env, loop.by_line(CONFIG), 3, schedule=[20], stop=False)
     assert len(short.actions) < len(long.actions) == 20
     assert short.distances == long.distances[: len(short.distances)]
 
@@ -114,7 +118,35 @@ def test_a_model_of_another_robot_does_not_plan_for_this_arm():
     env = Point()
     model = Known(env)
     model.world.robot = replace(env.robot, name="renamed", rate=3.0)
-    assert loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, steps=1).actions  # type: ignore[arg-type]
+    assert loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, schedule=[1]).actions  # type: ignore[arg-type]
     model.world.robot = replace(env.robot, opened=1.0, closed=0.0)
     with pytest.raises(ValueError, match="the world model is of robot"):
-        loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, steps=1)  # type: ignore[arg-type]
+        loop.attempt(env, loop.by_model(model, CONFIG, chunk=8), 3, schedule=[1])  # type: ignore[arg-type]
+
+
+def test_goals_are_planned_for_in_turn_each_with_its_actions():
+    """The first goal takes all its actions although it is reached before; the last ends the attempt."""
+    env = Point()
+    make = loop.by_model(Known(env), CONFIG, chunk=8)  # type: ignore[arg-type]
+    tried = loop.attempt(env, make, 3, schedule=[15, 10])
+    assert tried.reached == [True, True]
+    assert tried.solved
+    first = tried.distances.index(next(d for d in tried.distances if d < 0.05))
+    assert first < 13
+    assert 15 < len(tried.actions) < 25
+    assert max(tried.distances[first:16]) < 0.05
+    assert tried.distances[16] > 0.1, "from then on the distance is that to the second goal"
+    assert tried.distances[-1] < 0.05
+
+
+def test_a_goal_that_is_missed_on_the_way_is_a_failure():
+    env = Point()
+    tried = loop.attempt(env, loop.by_line(CONFIG), 3, schedule=[1, 30])
+    assert tried.reached == [False, True]
+    assert not tried.solved
+
+
+def test_random_actions_towards_each_goal_are_new_ones():
+    env = Point()
+    actions = loop.attempt(env, loop.at_random(CONFIG), 3, schedule=[3, 3], stop=False).actions
+    assert not np.allclose(actions[:3], actions[3:])

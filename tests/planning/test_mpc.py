@@ -33,8 +33,8 @@ def test_the_interval_is_wilsons():
 def attempts():
     act = [np.zeros(7)] * 2
     return {
-        "model": [Attempt(1, True, [0.2, 0.1, 0.04], act, [1.0, 0.5])],
-        "none": [Attempt(1, False, [0.2, 0.2, 0.2], act, [np.nan] * 2)],
+        "model": [Attempt(1, [True], [0.2, 0.1, 0.04], act, [1.0, 0.5])],
+        "none": [Attempt(1, [False], [0.2, 0.2, 0.2], act, [np.nan] * 2)],
     }
 
 
@@ -53,6 +53,20 @@ def test_what_was_tried_is_written_and_drawn(tmp_path):
     assert "1/1 solved" in mpc.summary("model", attempts()["model"])
 
 
+def test_goals_in_turn_are_counted_one_by_one(tmp_path):
+    config = PlanConfig(goals=2, subgoals=[4, 10, 4])
+    assert mpc.schedule_of(config) == [4, 10, 4]
+    assert mpc.schedule_of(PlanConfig(steps=7)) == [7]
+    act = [np.zeros(7)] * 18
+    tries = [Attempt(s, [True, last, last], [0.2] * 19, act, [1.0] * 18) for s, last in ((1, True), (2, False))]
+    assert "1/2 solved" in mpc.summary("model", tries)
+    assert "goals in turn: 2, 1, 1" in mpc.summary("model", tries)
+    mpc._write(tmp_path, {"model": tries})
+    with (tmp_path / "results.csv").open() as file:
+        assert [(r["solved"], r["reached"]) for r in csv.DictReader(file)] == [("1", "3"), ("0", "1")]
+    mpc._draw(tmp_path / "distance.png", {"model": tries}, config)
+
+
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -62,6 +76,8 @@ def test_what_was_tried_is_written_and_drawn(tmp_path):
         (["policies=[modle]"], ["policies: got 'modle'"]),
         (["task=null"], ["nothing to do"]),
         (["goals=0"], ["goals: got 0"]),
+        (["subgoals=[4, 0, 4]"], ["subgoals: got [4, 0, 4]"]),
+        (["subgoals=[4, 4]", "task=push"], ["subgoals: the task push has one goal"]),
         (["landscape.sources=[{name: synthetic}]"], ["gives clips without actions"]),
     ],
 )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from vjepa_lab.planning import _arm
+from vjepa_lab.planning import _arm, loop
+from vjepa_lab.planning.settings import CemConfig
 from vjepa_lab.planning.sim import DOWN, TABLE, WORKSPACE, FrankaSim, behind
 from vjepa_lab.poses import euler_to_matrix, rotation_angle
 from vjepa_lab.robots import DROID
@@ -171,6 +172,33 @@ def test_no_start_is_solved_and_the_straight_line_solves_them_all(needs_simulato
                 sim.step(toward(sim))
                 steps += 1
                 assert steps <= 10
+
+
+def test_goals_in_turn_lie_apart_and_the_first_is_that_of_a_single_one(needs_simulator):
+    with FrankaSim(size=16) as one, FrankaSim(size=16, goals=3) as three:
+        for seed in range(4):
+            start, same = one.reset(seed), three.reset(seed)
+            np.testing.assert_array_equal(start.state, same.state)
+            np.testing.assert_array_equal(one.goal.state, three.goal.state)
+            places = [same.state[:3]]
+            for goal in range(3):
+                three.aim(goal)
+                assert three.distance == pytest.approx(np.linalg.norm(same.state[:3] - three.goal.state[:3]))
+                assert three.near - 1e-3 <= np.linalg.norm(three.goal.state[:3] - places[-1]) <= three.far + 1e-3
+                places.append(three.goal.state[:3])
+        with pytest.raises(ValueError, match="goal: got 3, expected one of the 3"):
+            three.aim(3)
+    with pytest.raises(ValueError, match="goals: got 2, expected 1 of the task push"):
+        FrankaSim(task="push", goals=2)
+
+
+def test_the_simulator_as_the_model_solves_what_the_line_solves(needs_simulator):
+    """The ceiling: the planner judges actions by the pictures that they truly lead to."""
+    config = CemConfig(samples=12, iterations=3, elites=3, gripper=0.0)
+    with FrankaSim(size=32, goals=2, rate=12.0) as sim:
+        tried = loop.attempt(sim, loop.by_simulator(config), 5, schedule=[5, 5])
+    assert tried.solved
+    assert np.isfinite(tried.energies).all()
 
 
 def test_doing_nothing_solves_nothing(sim):

@@ -5,12 +5,16 @@ horizon), from its last plan. The others say what its success is worth: nothing 
 size, and two ceilings: a straight line to the true pose of the goal, and the same planner with the true simulator in
 place of the model, which judges actions by the picture they lead to.
 
+A task may have several goals, each with a number of actions: the paper grasps by 4 actions towards a first picture, 10
+towards a second and 4 towards a third. The schedule is fixed, as nobody tells a robot that it has arrived; the last
+goal alone ends an attempt early. A policy is made anew for every goal, since a plan for the last one leads elsewhere.
+
 Reference: V-JEPA 2 paper, section 3.2 and 4.2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
@@ -33,7 +37,11 @@ class Env(Protocol):
     robot: Robot
 
     def reset(self, seed: int) -> Any:
-        """Draw a start and a goal; an observation with ``image`` (H, W, 3) and ``state`` (S,)."""
+        """Draw a start and goals, and aim at the first; an observation with ``image`` (H, W, 3) and ``state`` (S,)."""
+        ...
+
+    def aim(self, goal: int) -> None:
+        """Make another of the goals the present one."""
         ...
 
     def act(self, action: Array) -> Any:
@@ -42,12 +50,12 @@ class Env(Protocol):
 
     @property
     def goal(self) -> Any:
-        """With ``image`` and ``state``, as an observation."""
+        """The present one, with ``image`` and ``state``, as an observation."""
         ...
 
     @property
     def distance(self) -> float:
-        """To the goal."""
+        """To the present goal."""
         ...
 
     @property
@@ -55,40 +63,52 @@ class Env(Protocol):
 
 
 class Attempt(NamedTuple):
-    """One try at one goal."""
+    """One try at one goal, or at several in turn."""
 
     seed: int
-    solved: bool
-    "at some step, within the limit"
+    reached: list[bool]
+    "of each goal: at some step, within its actions"
     distances: list[float]
-    "at the start and after every action"
+    "to the goal of that time: at the start and after every action"
     actions: list[Array]
     energies: list[float]
     "of each plan, where there is one"
+
+    @property
+    def solved(self) -> bool:
+        """Have all goals been reached?"""
+        return all(self.reached)
 
 
 Policy = Callable[[Any], tuple[Array, float]]
 "What is seen -> an action (A,) and the energy of its plan (NaN without one)"
 MakePolicy = Callable[[Env, int], Policy]
-"At the start of every attempt: the environment after its reset, and the seed"
+"For every goal: the environment that aims at it, and a seed"
 
 
-def attempt(env: Env, make: MakePolicy, seed: int, *, steps: int, stop: bool = True) -> Attempt:
-    """Try to reach the goal of ``seed`` in at most ``steps`` actions; with ``stop``, no further than that."""
+def attempt(env: Env, make: MakePolicy, seed: int, *, schedule: Sequence[int], stop: bool = True) -> Attempt:
+    """Try to reach the goals of ``seed`` one after the other.
+
+    Args:
+        schedule: actions towards each goal.
+        stop: no further than to the last goal.
+    """
     seen = env.reset(seed)
-    policy = make(env, seed)
-    distances, actions, energies = [env.distance], [], []
-    solved = False
-    for _ in range(steps):
-        action, energy = policy(seen)
-        seen = env.act(action)
-        distances.append(env.distance)
-        actions.append(action)
-        energies.append(energy)
-        solved |= env.solved
-        if solved and stop:
-            break
-    return Attempt(seed, solved, distances, actions, energies)
+    reached, distances, actions, energies = [], [env.distance], [], []
+    for goal, steps in enumerate(schedule):
+        env.aim(goal)
+        policy = make(env, derive(seed, "goal", goal) if goal else seed)
+        reached.append(env.solved)
+        for _ in range(steps):
+            action, energy = policy(seen)
+            seen = env.act(action)
+            distances.append(env.distance)
+            actions.append(action)
+            energies.append(energy)
+            reached[goal] |= env.solved
+            if reached[goal] and stop and goal == len(schedule) - 1:
+                break
+    return Attempt(seed, reached, distances, actions, energies)
 
 
 def by_model(model: Model, config: CemConfig, *, chunk: int) -> MakePolicy:
@@ -116,10 +136,11 @@ def by_model(model: Model, config: CemConfig, *, chunk: int) -> MakePolicy:
 
 
 def by_simulator(config: CemConfig) -> MakePolicy:
-    """The same planner with the true simulator as its model: the energy is the distance of pictures."""
+    """The same planner with the true simulator as its model: the energy is the mean difference of pictures, 0 to 1."""
 
     def make(env: Any, seed: int) -> Policy:
         rng, goal = torch.Generator().manual_seed(derive(seed, "plan")), env.goal.image.astype(np.float32)
+        last: list[PlanningResult] = []
 
         def energy(actions: torch.Tensor) -> torch.Tensor:
             here, gaps = env.snapshot(), []
@@ -132,7 +153,9 @@ def by_simulator(config: CemConfig) -> MakePolicy:
             return torch.tensor(gaps)
 
         def policy(seen: Any) -> tuple[Array, float]:
-            found = _search(energy, config, rng, env.robot, None, torch.device("cpu"))
+            start = last[-1].shifted() if last and config.horizon > 1 else None
+            found = _search(energy, config, rng, env.robot, start, torch.device("cpu"))
+            last[:] = [found]
             return _first(found), found.energy
 
         return policy

@@ -5,7 +5,7 @@ attempt), ``distance.png`` (distance to the goal after each action), and with ``
 ``landscape.csv`` and the share of pairs whose minimum lies within one cell of the true action.
 
 Success is reaching the threshold of the task within ``steps`` actions, with Wilson's 95 % interval over goals; starts
-that are solved already are never drawn.
+that are solved already are never drawn. With ``subgoals`` it is reaching each picture in turn, within its own actions.
 """
 
 from __future__ import annotations
@@ -77,6 +77,11 @@ def planner_of(block: dict[str, Any]) -> CemConfig:
         raise ValueError(f"planner: {in_one_line(error)}") from None
 
 
+def schedule_of(config: PlanConfig) -> list[int]:
+    """Actions towards each goal of an attempt."""
+    return list(config.subgoals) or [config.steps]
+
+
 def summary(policy: str, tries: list[Attempt]) -> str:
     """One line about one policy."""
     solved = sum(a.solved for a in tries)
@@ -84,6 +89,8 @@ def summary(policy: str, tries: list[Attempt]) -> str:
     final = np.array([a.distances[-1] for a in tries]) * 100
     used = [len(a.actions) for a in tries if a.solved]
     steps = f", {np.mean(used):.1f} actions where solved" if used else ""
+    if len(tries[0].reached) > 1:
+        steps += f"; goals in turn: {', '.join(str(sum(one)) for one in zip(*(a.reached for a in tries), strict=True))}"
     return (
         f"{policy:<9} {solved}/{len(tries)} solved = {solved / len(tries):.0%} [{low:.0%}, {high:.0%}], "
         f"from {np.mean([a.distances[0] for a in tries]) * 100:.1f} to {final.mean():.1f} cm (median "
@@ -111,16 +118,17 @@ def _closed_loop(config: PlanConfig, planner: CemConfig, model: Model) -> dict[s
     }
     seeds = range(config.seed, config.seed + config.goals)
     attempts: dict[str, list[Attempt]] = {}
-    rate = model.spec.fps or model.world.robot.rate
+    rate, schedule = model.spec.fps or model.world.robot.rate, schedule_of(config)
+    kind: dict[str, Any] = {"camera": config.camera, "task": config.task}
     with (
-        FrankaSim(size=config.size, camera=config.camera, task=config.task, rate=rate) as sim,  # type: ignore[arg-type]
+        FrankaSim(size=config.size, rate=rate, goals=len(schedule), **kind) as sim,
         tqdm(total=len(config.policies) * config.goals, unit="goal", disable=not config.progress) as bar,
     ):
         for name in config.policies:
             bar.set_description(name)
             attempts[name] = []
             for seed in seeds:
-                attempts[name].append(loop.attempt(sim, policies[name], seed, steps=config.steps))
+                attempts[name].append(loop.attempt(sim, policies[name], seed, schedule=schedule))
                 bar.update()
     return attempts
 
@@ -128,11 +136,11 @@ def _closed_loop(config: PlanConfig, planner: CemConfig, model: Model) -> dict[s
 def _write(out: Path, attempts: dict[str, list[Attempt]]) -> None:
     with (out / "results.csv").open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerow(["policy", "seed", "solved", "actions", "start_m", "final_m", "best_m"])
+        rows.writerow(["policy", "seed", "solved", "reached", "actions", "start_m", "final_m", "best_m"])
         for policy, tries in attempts.items():
             for a in tries:
                 numbers = [f"{x:.5f}" for x in (a.distances[0], a.distances[-1], min(a.distances))]
-                rows.writerow([policy, a.seed, int(a.solved), len(a.actions), *numbers])
+                rows.writerow([policy, a.seed, int(a.solved), sum(a.reached), len(a.actions), *numbers])
     arrays = {
         f"{policy}/{a.seed}/{what}": np.asarray(getattr(a, what))
         for policy, tries in attempts.items()
@@ -143,11 +151,11 @@ def _write(out: Path, attempts: dict[str, list[Attempt]]) -> None:
 
 
 def _draw(path: Path, attempts: dict[str, list[Attempt]], config: PlanConfig) -> None:
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure, most = Figure(figsize=(6, 4), layout="constrained"), sum(schedule_of(config)) + 1
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for i, (policy, tries) in enumerate(attempts.items()):
-        held = np.array([a.distances + a.distances[-1:] * (config.steps + 1 - len(a.distances)) for a in tries])
+        held = np.array([a.distances + a.distances[-1:] * (most - len(a.distances)) for a in tries])
         axes.plot(held.T * 100, color=f"C{i}", alpha=0.2, linewidth=0.8)
         axes.plot(held.mean(0) * 100, color=f"C{i}", linewidth=2, label=f"{policy} ({sum(a.solved for a in tries)})")
     axes.set(xlabel="actions", ylabel="distance to the goal in cm", title=f"{config.task}, {config.goals} goals")

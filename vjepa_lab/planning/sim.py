@@ -16,7 +16,8 @@ Decisions:
 - An action is taken from the measured pose, not from the last command, as a planner that sees the state means it; the
   gripper's part is taken from its last command, so that a zero action keeps its grip.
 - Targets are kept within ``WORKSPACE``, whose floor keeps the fingers off the table. The arm stops there, as robots do.
-- A start that is solved already is never drawn: the goal lies ``near`` .. ``far`` from it, beyond ``threshold``.
+- A start that is solved already is never drawn: the goal lies ``near`` .. ``far`` from it, beyond ``threshold``. Of
+  several goals each lies so far from the one before; ``goal``, ``distance`` and ``solved`` are of the one aimed at.
 - The goal's picture is taken of the arm at the goal, of the same cube and the same turn of the hand: the planner of
   V-JEPA 2-AC moves along x, y, z and does not turn the hand.
 - A pixel is the mean of four: at half the cost of MuJoCo's own smoothing of edges.
@@ -91,6 +92,7 @@ class FrankaSim:
         threshold: float = 0.05,
         near: float = 0.10,
         far: float = 0.25,
+        goals: int = 1,
         detail: Literal["hull", "full"] = "hull",
     ) -> None:
         """
@@ -101,6 +103,7 @@ class FrankaSim:
             rate: actions per second.
             threshold: distance at which a goal is reached, m.
             near, far: least and most distance between start and goal, m.
+            goals: to be reached one after the other; to push there is one.
             detail: draw convex hulls, or the visual meshes at five times the cost.
 
         Raises:
@@ -117,6 +120,8 @@ class FrankaSim:
         ]
         if size < 8:
             problems.append(f"size: got {size}, expected 8 or more")
+        if goals < 1 or (goals > 1 and task == "push"):
+            problems.append(f"goals: got {goals}, expected 1{'' if task == 'push' else ' or more'} of the task {task}")
         if rate <= 0:
             problems.append(f"rate: got {rate}, expected above 0")
         if not 0 < threshold < near < far:
@@ -127,9 +132,11 @@ class FrankaSim:
             raise ValueError("simulator: " + "; ".join(problems))
         self.size, self.camera, self.task, self.rate = size, camera, task, rate
         self.threshold, self.near, self.far = threshold, near, far
+        self._count = goals
         self._arm = Arm(size=2 * size)
         self._draw = self._drawing(detail)
-        self._goal: Goal | None = None
+        self._goals: list[Goal] = []
+        self._aim = 0
 
     def __enter__(self) -> FrankaSim:
         return self
@@ -146,19 +153,32 @@ class FrankaSim:
     # --- the loop
 
     def reset(self, seed: int) -> Observation:
-        """Draw a start and a goal by ``seed``, put the arm at the start, and look."""
+        """Draw a start and goals by ``seed``, put the arm at the start, aim at the first goal, and look."""
         draws = np.random.Generator(np.random.Philox(key=derive("franka", self.task, seed)))
-        start, goal, cube, cube_goal = (self._reaching if self.task == "reach" else self._pushing)(draws)
-        self.place(goal, cube_goal)
-        self._goal = Goal(*self.observe(), cube=self.cube)
+        start, goals, cube, cube_goal = (self._reaching if self.task == "reach" else self._pushing)(draws)
+        self._goals.clear()
+        for goal in goals:
+            self.place(goal, cube_goal)
+            self._goals.append(Goal(*self.observe(), cube=self.cube))
         self.place(start, cube)
+        self.aim(0)
         return self.observe()
+
+    def aim(self, goal: int) -> None:
+        """Make goal number ``goal`` of the last ``reset`` the present one.
+
+        Raises:
+            ValueError: there is no such goal.
+        """
+        if not 0 <= goal < len(self._goals):
+            raise ValueError(f"goal: got {goal}, expected one of the {len(self._goals)} that were drawn, from 0")
+        self._aim = goal
 
     @property
     def goal(self) -> Goal:
-        """Of the last ``reset``."""
-        assert self._goal is not None, "reset draws the goal"
-        return self._goal
+        """The present one."""
+        assert self._goals, "reset draws the goals"
+        return self._goals[self._aim]
 
     @property
     def distance(self) -> float:
@@ -249,16 +269,23 @@ class FrankaSim:
 
     # --- starts and goals
 
-    def _reaching(self, draws: np.random.Generator) -> tuple[Array, Array, Array, Array]:
-        """Start and goal (7,), and the cube (3,), x, y and turn, before and after."""
+    def _reaching(self, draws: np.random.Generator) -> tuple[Array, list[Array], Array, Array]:
+        """Start and goals (7,), and the cube (3,), x, y and turn, before and after."""
         angles = np.array([*DOWN[:2], DOWN[2] + draws.uniform(-0.4, 0.4)])
         cube = draws.uniform(*TABLE)
         while True:
             start, goal = draws.uniform(*_REACH), draws.uniform(*_REACH)
             if self.near <= np.linalg.norm(goal - start) <= self.far:
-                return np.array([*start, *angles, 0]), np.array([*goal, *angles, 0]), cube, cube
+                break
+        path = [start, goal]
+        while len(path) <= self._count:
+            goal = draws.uniform(*_REACH)
+            if self.near <= np.linalg.norm(goal - path[-1]) <= self.far:
+                path.append(goal)
+        first, *goals = (np.array([*place, *angles, 0]) for place in path)
+        return first, goals, cube, cube
 
-    def _pushing(self, draws: np.random.Generator) -> tuple[Array, Array, Array, Array]:
+    def _pushing(self, draws: np.random.Generator) -> tuple[Array, list[Array], Array, Array]:
         """As ``_reaching``."""
         while True:
             heading = draws.uniform(-math.pi / 2, math.pi / 2)
@@ -266,7 +293,7 @@ class FrankaSim:
             start = np.array([*draws.uniform(*TABLE)[:2], heading])
             goal = start + draws.uniform(self.near, self.far) * way
             if (goal >= TABLE[0])[:2].all() and (goal <= TABLE[1])[:2].all():
-                return behind(start), behind(goal), start, goal
+                return behind(start), [behind(goal)], start, goal
 
     def _drawing(self, detail: str) -> Any:
         """The renderer, with the options of the scene."""
