@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from vjepa_lab.batch import Sample
 from vjepa_lab.data.clips import ClipSpec, read_clip
 from vjepa_lab.data.containers import IMAGES, VIDEOS
+from vjepa_lab.data.frames import read_frames
 from vjepa_lab.registry import SOURCES
 
 FIELDS: tuple[str, ...] = ("path", "label", "start", "end", "event")
@@ -89,6 +90,8 @@ class Table(NamedTuple):
     "seconds (n,) by field, NaN: none; only the fields that occur"
     classes: list[str] | None
     "names of the labels, if they have any"
+    rate: float = 0.0
+    "frames per second of paths that are folders of pictures; 0: there are none"
 
 
 class ListingReader:
@@ -97,8 +100,8 @@ class ListingReader:
     augment = True
     "the loader applies its transform"
 
-    def __init__(self, table: Table, spec: ClipSpec, files: list[str]) -> None:
-        self.name = f"listing:{Path(files[0]).name}"
+    def __init__(self, table: Table, spec: ClipSpec, files: list[str], *, kind: str = "listing") -> None:
+        self.name = f"{kind}:{Path(files[0]).name}"
         self.classes = table.classes
         self.table = table
         "the rows, for tools that copy them"
@@ -126,7 +129,11 @@ class ListingReader:
         row, number = divmod(index, self._spec.clips)
         key, times = self.key(index), {name: float(values[row]) for name, values in self.table.times.items()}
         segment = bounds(times.get("start", math.nan), times.get("end", math.nan))
-        clip = read_clip(self.path(row), self._spec, rng, number, key, segment=segment)
+        path = self.path(row)
+        if self.table.rate and os.path.isdir(path):
+            clip = read_frames(path, self._spec, rng, number, key, rate=self.table.rate, segment=segment)
+        else:
+            clip = read_clip(path, self._spec, rng, number, key, segment=segment)
         return Sample(
             clip=clip.frames.permute(3, 0, 1, 2),
             label=int(self.table.labels[row]),
