@@ -85,6 +85,8 @@ class RobotSample(NamedTuple):
     "float32 (F, 6): pose of the camera in the robot's base frame, position and extrinsic xyz Euler; NaN where unknown"
     key: str = ""
     "names the episode, the camera and the frames"
+    features: Tensor | None = None
+    "(F, h*w, D) of the frames, where they were kept (see data/kept.py); the frames then are of no pixels"
 
 
 class RobotBatch(NamedTuple):
@@ -101,6 +103,8 @@ class RobotBatch(NamedTuple):
     valid: Tensor
     "bool (B,): False for the padding of a complete evaluation"
     key: list[str]
+    features: Tensor | None = None
+    "(B, F, h*w, D) where they were kept"
 
 
 class MaskPair(NamedTuple):

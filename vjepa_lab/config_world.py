@@ -64,6 +64,14 @@ class RobotDataConfig:
 
 
 @dataclass
+class CacheConfig:
+    dir: str | None = None
+    "folder that keeps the frozen encoder's features of data.sources, computed once; null: computed at every step"
+    dtype: str = "float32"
+    "numbers on disk: float32 (trains as without a cache) | bfloat16 (half the size, rounded)"
+
+
+@dataclass
 class ValidationConfig:
     sources: list[dict[str, Any]] = field(default_factory=list)
     "held-out episodes, as data.sources; empty: no validation"
@@ -108,6 +116,7 @@ class PosttrainConfig:
     predictor: ACPredictorConfig = field(default_factory=ACPredictorConfig)
     world: WorldConfig = field(default_factory=WorldConfig)
     data: RobotDataConfig = field(default_factory=RobotDataConfig)
+    cache: CacheConfig = field(default_factory=CacheConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     optim: OptimConfig = field(default_factory=_optim)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

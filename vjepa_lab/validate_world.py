@@ -77,6 +77,12 @@ def _data(config: PosttrainConfig, problems: list[str]) -> None:
             problems.append(f"data.{name}: got [{low}, {high}], expected 0 < low <= high{most}")
     if data.timeout <= 0:
         problems.append(f"data.timeout: got {data.timeout}, expected more than 0")
+    choice("cache.dtype", config.cache.dtype, ("float32", "bfloat16"), problems)
+    if config.cache.dir is not None and data.crop == "random":
+        problems.append(
+            "cache.dir: data.crop is random, so that no frame is seen twice alike; expected data.crop=centre or "
+            "released, or no cache.dir"
+        )
 
 
 def _robot_sources(where: str, listed: list[dict[str, Any]], problems: list[str]) -> None:

@@ -51,6 +51,8 @@ class Episode(NamedTuple):
     "(T, 6) pose of the camera in the robot's base frame"
     actions: Array | None = None
     "(T - 1, A) recorded actions that lead from each step to the next; None: there are none, or none are wanted"
+    commands: Array | None = None
+    "(T - 1, A) what was sent to the controller in its own units, in place of actions; None: it is not wanted"
 
 
 class Layout(Protocol):
@@ -111,7 +113,7 @@ class EpisodeReader:
         key, seed = self.key(index), int(rng.integers(2**63))
         try:
             episode, decoded = within(self.spec.timeout, partial(self._take, index, seed))
-            states, actions, extrinsics = self._numbers(episode, decoded.ids)
+            states, actions, extrinsics = self.numbers(episode, decoded.ids)
         except Unreadable as error:
             raise BadSample(error.reason, key, error.detail) from None
         return RobotSample(
@@ -125,20 +127,25 @@ class EpisodeReader:
     def _take(self, index: int, seed: int) -> tuple[Episode, Decoded]:
         """Only numpy here: it runs in a thread (see ``clips.within``)."""
         number, clip = divmod(index, self.spec.clips)
+        episode = self.load(number)
+        return episode, episode.pictures(lambda video: self.steps(episode, video, clip, seed))
+
+    def load(self, number: int) -> Episode:
+        """One camera of one episode. Runs in a thread without torch; raises Unreadable."""
         episode = self.layout.load(number)
         bad = np.flatnonzero(~np.isfinite(episode.states).all(axis=1))
         if len(bad):
             raise Unreadable("undecodable", f"the state of step {bad[0]} is not finite")
+        return episode
 
-        def choose(video: Array) -> NDArray[np.int64]:
-            steps, rng = matched(len(video), len(episode.states)), np.random.default_rng(seed)
-            if episode.clock is None:
-                return released_ids(video, steps, self.spec, clip=clip, rng=rng)
-            return step_ids(episode.clock[:steps], self.spec, clip=clip, rng=rng)
+    def steps(self, episode: Episode, video: Array, clip: int, seed: int) -> NDArray[np.int64]:
+        """Which steps of an episode, whose pictures have the times ``video``, make a stretch; raises Unreadable."""
+        count, rng = matched(len(video), len(episode.states)), np.random.default_rng(seed)
+        if episode.clock is None:
+            return released_ids(video, count, self.spec, clip=clip, rng=rng)
+        return step_ids(episode.clock[:count], self.spec, clip=clip, rng=rng)
 
-        return episode, episode.pictures(choose)
-
-    def _numbers(self, episode: Episode, ids: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+    def numbers(self, episode: Episode, ids: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """float64 states, actions and extrinsics of the chosen steps, as ``spec.robot`` describes them."""
         told, asked = self.layout.robot, self.robot
         extrinsics = torch.full((len(ids), 6), torch.nan, dtype=torch.float64)
@@ -155,6 +162,8 @@ class EpisodeReader:
                 f"({', '.join(told.names)}) of robot '{told.name}'"
             )
         states = torch.from_numpy(episode.states[ids])
+        if episode.commands is not None:
+            return self._described(states, extrinsics), self._commands(episode.commands, ids), extrinsics
         ends = states[1:]
         if episode.actions is not None:
             if len(episode.actions) < ids[-1]:
@@ -163,6 +172,22 @@ class EpisodeReader:
         pairs = torch.stack([states[:-1], ends], dim=1)  # (F - 1, 2, S): where each step begins and where it leads
         views = torch.stack([extrinsics[:-1], extrinsics[1:]], dim=1)
         return self._described(states, extrinsics), asked.difference(self._described(pairs, views))[:, 0], extrinsics
+
+    def _commands(self, commands: Array, ids: NDArray[np.int64]) -> Tensor:
+        """What was sent to the controller between the chosen steps, as it was recorded."""
+        if commands.shape[1] != self.robot.action_dim:
+            raise ValueError(
+                f"{self.name}: actions: got commands of {commands.shape[1]} numbers, expected {self.robot.action_dim} "
+                f"({', '.join(self.robot.action_names)}) of robot '{self.robot.name}'"
+            )
+        if (np.diff(ids) != 1).any():
+            raise ValueError(
+                f"{self.name}: actions: commands cannot be added up over the steps between frames; expected every step "
+                f"(fps: that of the source, {self.layout.rate:g}), or actions: recorded"
+            )
+        if len(commands) < ids[-1]:
+            raise Unreadable("mismatched", f"got {len(commands)} commands, expected at least {ids[-1]}")
+        return torch.from_numpy(commands[ids[:-1]])
 
     def _described(self, states: Tensor, extrinsics: Tensor) -> Tensor:
         """States of the layout's robot (..., S) as ``spec.robot`` describes them."""

@@ -266,6 +266,7 @@ def collate(
             extrinsics=torch.stack([s.extrinsics for s in samples]),
             valid=whole,
             key=[s.key for s in samples],
+            features=None if samples[0].features is None else torch.stack([s.features for s in samples]),
         )
     facts = {name: torch.stack([s.truth[name] for s in samples]) for name in samples[0].truth} if truth else {}
     return ClipBatch(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -80,6 +80,7 @@ def fit(
     headline: Callable[[int], str],
     measure: Callable[[callbacks.Record], callbacks.Measure],
     draw: Callable[[], Path | None],
+    before: Sequence[L.Callback] = (),
 ) -> int:
     """Train to the end, or to a signal; returns the exit code (0, or 75 when a signal stopped it at a checkpoint).
 
@@ -87,6 +88,7 @@ def fit(
         headline: what is about to run, given the number of processes.
         measure: makes the callback that measures.
         draw: writes the picture of the run, in the main process, at the end.
+        before: what else is called at its hooks, ahead of all others.
     """
     run = place.run
     record = callbacks.Record(loader, config.run.log_every)
@@ -107,7 +109,7 @@ def fit(
         max_epochs=-1,
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.optim.clip,
-        callbacks=[signals, record, measured, saver, *bar],
+        callbacks=[*before, signals, record, measured, saver, *bar],
         logger=_loggers(config, run, start.step),
         plugins=_plugins(),
         enable_checkpointing=False,

@@ -63,7 +63,7 @@ def world_flops_per_stretch(config: PosttrainConfig) -> float:
     linear = blocks_flops(1, width=predictor.width, depth=predictor.depth, mlp=4 * predictor.width)
     predict = passes * (per_frame * linear + 4.0 * tokens * size.width * predictor.width)
     predict += predictor.depth * 2.0 * ((frames - 1) * per_frame) ** 2 * predictor.width
-    return frames * encode + 3 * predict
+    return 3 * predict + (frames * encode if config.cache.dir is None else 0)
 
 
 def peak_flops(device: torch.device, precision: str) -> float:

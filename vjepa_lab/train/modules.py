@@ -65,26 +65,43 @@ class PretrainModule(StepModule):
         torch.manual_seed(dist.derive(self.config.run.seed, "drop path", batch_idx, dist.rank()))
         clips, images = batch if isinstance(batch, Both) else (batch, None)
         self.flops_per_sample = 0.0
-        pairs = self._masks(self.strategies, clips, batch_idx, "masks")
+        notes: dict[str, Tensor] = {}
+        pairs = self._masks(self.strategies, clips, batch_idx, "masks", notes)
         if isinstance(self.jepa, DenseJEPA):
-            still = [] if images is None else self._masks(self.image_strategies, images, batch_idx, "image masks")
+            still = [] if images is None else self._masks(self.image_strategies, images, batch_idx, "image masks", {})
             weight = self.context_weight(self.global_step + 1)
             out = self.jepa(clips.clip, pairs, None if images is None else images.clip, still, context_weight=weight)
         else:
             out = self.jepa(clips.clip, pairs)
         self.flops_per_sample /= len(clips.key)
         self._recent.append(out.pop("pooled"))
-        return self.keep(out)
+        return self.keep(out | notes)
 
-    def _masks(self, strategies: list[Strategy], batch: ClipBatch, step: int, purpose: str) -> list[MaskPair]:
+    def _masks(
+        self, strategies: list[Strategy], batch: ClipBatch, step: int, purpose: str, notes: dict[str, Tensor]
+    ) -> list[MaskPair]:
         """Mask pairs of a batch of clips, or of images; what they cost is added to ``flops_per_sample``."""
         clip, encoder = batch.clip, self.config.encoder
         grid = Grid.of(*clip.shape[2:], tubelet=min(encoder.tubelet, clip.shape[2]), patch=encoder.patch)
         rng = dist.rng(self.config.run.seed, step, batch=len(clip), device=clip.device, purpose=purpose)
-        pairs = masks.sample(strategies, grid, rng, clip, keep=self.config.keep)  # type: ignore[arg-type]
+        fps = self.config.data.fps
+        sight = masks.Sight(
+            clip=clip,
+            step=self.global_step,
+            steps=self.config.optim.steps,
+            features=lambda: self._target_features(clip),
+            event=batch.event[:, None] * fps if fps else None,
+        )
+        pairs = masks.sample(strategies, grid, rng, sight, self.config.keep, notes)  # type: ignore[arg-type]
         counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
         self.flops_per_sample += len(clip) * step_flops_per_clip(self.config, grid, counts)
         return pairs
+
+    @torch.no_grad()
+    def _target_features(self, clip: Tensor) -> Tensor:
+        """(B, N, D) of the target encoder's last level, for masks that look at them."""
+        with torch.autocast(clip.device.type, torch.bfloat16, enabled=self.config.trainer.precision == "bf16-mixed"):
+            return self.jepa.target(clip)
 
     def after_step(self, step: int) -> None:
         self.jepa.update_target(self.momentum(step))
@@ -149,8 +166,8 @@ class PosttrainModule(StepModule):
         return batch
 
     def on_after_batch_transfer(self, batch: RobotBatch, dataloader_idx: int) -> RobotBatch:
-        return batch._replace(frames=normalize(batch.frames))
+        return batch if batch.features is not None else batch._replace(frames=normalize(batch.frames))
 
     def training_step(self, batch: RobotBatch, batch_idx: int) -> Tensor:
-        features = self.world.encode(batch.frames)
+        features = self.world.encode(batch.frames) if batch.features is None else batch.features.float()
         return self.keep(self.world(features, batch.states, batch.actions, self.grid, batch.extrinsics))

@@ -22,16 +22,18 @@ from vjepa_lab import consistency, dist, robots
 from vjepa_lab.batch import RobotSample
 from vjepa_lab.config_world import PosttrainConfig
 from vjepa_lab.data.clips import BadSample
+from vjepa_lab.data.kept import KeptReader
 from vjepa_lab.data.loader import Loader, Reader
 from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.skips import Skips
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.robots import Robot, Statistics
 from vjepa_lab.train import folder, picture
+from vjepa_lab.train.cache import Keep, kept_readers
 from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PosttrainModule
 from vjepa_lab.train.validation import Validation
-from vjepa_lab.train.world_starts import fill_predictor, read_predictor, resume_from, start_from
+from vjepa_lab.train.world_starts import fill_encoder, fill_predictor, read_predictor, resume_from, start_from
 from vjepa_lab.validate import goes_on_from
 
 log = logging.getLogger("vjepa_lab")
@@ -63,8 +65,20 @@ def posttrain(config: PosttrainConfig) -> int:
     statistics = None
     if last is None:
         statistics = _look(config, robots.of(config.world.robot), readers)
+    module = PosttrainModule(config, statistics)
+    if loaded is not None:
+        assert loaded.encoder is not None
+        module.world.encoder.load_state_dict(loaded.encoder.state_dict())
+        loaded = None
+    if predictor is not None:
+        fill_predictor(module.world, predictor)
+    kept: list[KeptReader] = []
+    if config.cache.dir is not None:
+        if start.resume is not None:
+            fill_encoder(module.world, start.resume)
+        kept = kept_readers(config, readers, module.world.encoder)
     loader = Loader(
-        readers,
+        kept or readers,
         [SOURCES.build(entry).weight for entry in config.data.sources],
         batch=config.data.batch,
         batches=config.optim.steps * config.trainer.accumulate,
@@ -73,13 +87,6 @@ def posttrain(config: PosttrainConfig) -> int:
         workers=config.data.workers,
         pin_memory=place.kind == "cuda",
     )
-    module = PosttrainModule(config, statistics)
-    if loaded is not None:
-        assert loaded.encoder is not None
-        module.world.encoder.load_state_dict(loaded.encoder.state_dict())
-        loaded = None
-    if predictor is not None:
-        fill_predictor(module.world, predictor)
     return fit(
         config,
         module,
@@ -92,6 +99,7 @@ def posttrain(config: PosttrainConfig) -> int:
             config.validation, lambda: open_readers(config, config.validation.sources), record
         ),
         draw=lambda: picture.draw_world(place.run),
+        before=[Keep(config, kept)] if kept else [],
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from vjepa_lab import robots, weights
 from vjepa_lab.config import EncoderConfig
 from vjepa_lab.config_world import PosttrainConfig
+from vjepa_lab.train import checkpoints
 from vjepa_lab.train.checkpoints import Start
 from vjepa_lab.weights import parts
 from vjepa_lab.weights.dialects import TITLES, may_exceed
@@ -57,6 +58,13 @@ def start_from(config: PosttrainConfig) -> tuple[Start, weights.Loaded]:
         raise ValueError(f"init.encoder: {init.encoder} holds no encoder")
     begun = f"predictor of {init.predictor}" if init.predictor else "predictor from scratch"
     return Start(text=f"encoder of {init.encoder}, {begun}"), loaded
+
+
+def fill_encoder(world: World, path: Path) -> None:
+    """Copy the encoder of a post-training's checkpoint into a world model, ahead of what a resume restores."""
+    state, prefix = checkpoints.read(path)["state_dict"], "world.encoder."
+    found = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    world.encoder.load_state_dict(found)
 
 
 def read_predictor(config: PosttrainConfig) -> Parts:
