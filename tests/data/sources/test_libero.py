@@ -9,7 +9,7 @@ from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.sources.libero import Libero, pairing
 from vjepa_lab.registry import SOURCES
-from vjepa_lab.robots import DROID
+from vjepa_lab.robots import DROID, Robot
 
 h5py = pytest.importorskip("h5py")
 SPEC = RobotSpec(frames=4, height=8, width=8, fps=5.0, crop="centre")
@@ -92,6 +92,20 @@ def test_recorded_commands_are_what_happened_between_the_shown_pictures(tmp_path
         )
         assert torch.allclose(made.actions, recorded.actions, atol=1e-5)
         assert made.actions[:, :6].abs().max() > 0.02
+
+
+@pytest.mark.parametrize("layout", ["libero", "robomimic"])
+def test_commands_are_the_numbers_of_the_file_that_led_from_picture_to_picture(tmp_path, layout):
+    path = write(tmp_path / "a.hdf5", layout=layout)
+    sample = read(source(path, layout, actions="commands").open(SPEC._replace(fps=None)), 1)
+    first = steps_of(sample)[0] + (layout == "libero")
+    commands, _, _ = demonstration(40, 1)
+    assert torch.allclose(sample.actions, torch.from_numpy(commands[first : first + 3]).float(), atol=1e-6)
+    with pytest.raises(ValueError, match="commands cannot be added up over the steps between frames"):
+        read(source(path, layout, actions="commands").open(SPEC), 1)
+    joints = Robot(name="xyz", rotation="none")
+    with pytest.raises(ValueError, match="got commands of 7 numbers, expected 4"):
+        read(source(path, layout, actions="commands").open(SPEC._replace(fps=None, robot=joints)), 1)
 
 
 @pytest.mark.parametrize("layout", ["libero", "robomimic"])

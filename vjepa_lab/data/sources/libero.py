@@ -16,7 +16,7 @@ regression of the commanded on the achieved translation which one fits, and refu
 Decisions:
 - Pictures of LIBERO lie upside down (``macros_image_convention`` is opengl) and are turned; those of robomimic do not.
 - A recorded action is the commanded motion in metres and radians; of the gripper, whose command is a target and no
-  difference, what it did.
+  difference, what it did. ``actions: commands`` are the numbers of the file, for probes of what was commanded.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ class Libero:
     "pictures in obs; each is a stretch of its own. robomimic: agentview_image, robot0_eye_in_hand_image"
     rate: float = 20.0
     "steps per second"
-    actions: Literal["difference", "recorded"] = "difference"
-    "of the states, or the recorded commands"
+    actions: Literal["difference", "recorded", "commands"] = "difference"
+    "of the states; the recorded commands in metres and radians; or these as they are, the gripper's +1 to close"
     pairing: Literal["auto", "after", "before"] = "auto"
     "obs[t] was seen after actions[t] (LIBERO) or before (robomimic); used for recorded actions and checked for them"
     scale: tuple[float, float] = (0.05, 0.5)
@@ -79,7 +79,7 @@ class Libero:
         entries = [self.path] if isinstance(self.path, str) else list(self.path)
         files = [file for entry in entries or [""] for file in _files(str(entry))]
         layout = Demonstrations(self, files)
-        if self.actions == "recorded":
+        if self.actions != "difference":
             layout.shift = self._paired(layout)
         return EpisodeReader(layout, spec)
 
@@ -122,14 +122,17 @@ class Demonstrations:
         file, demo = self.demos[number]
         with hdf5.opened(file) as data:
             states = _states(data[f"data/{demo}/obs"], self.robot.rotation)
-            actions = None
-            if self.source.actions == "recorded":
-                commands = hdf5.rows(data, f"data/{demo}/actions", 7)[self.shift :][: len(states) - 1, :6]
+            actions = commands = None
+            if self.source.actions != "difference":
+                commands = hdf5.rows(data, f"data/{demo}/actions", 7)[self.shift :][: len(states) - 1]
                 gripper = np.diff(states[: len(commands) + 1, -1:], axis=0)
-                actions = np.concatenate([commands * np.repeat(self.source.scale, 3), gripper], axis=1)
+                actions = np.concatenate([commands[:, :6] * np.repeat(self.source.scale, 3), gripper], axis=1)
         name = f"data/{demo}/obs/{self.source.cameras[camera]}"
         clock = np.arange(len(states)) / self.source.rate
-        return Episode(states, clock, partial(_pictures, file, name, self.source), actions=actions)
+        pictures = partial(_pictures, file, name, self.source)
+        if self.source.actions == "commands":
+            return Episode(states, clock, pictures, commands=commands)
+        return Episode(states, clock, pictures, actions=actions)
 
     def moves(self, demo: int) -> tuple[Array, Array]:
         """Places (T, 3) and commanded translations (T, 3) of a demonstration.
