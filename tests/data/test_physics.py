@@ -139,3 +139,37 @@ def test_damping_takes_energy_at_its_rate_and_keeps_the_paths() -> None:
 def test_laws_without_an_exact_solution_are_refused(laws: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="gravity"):
         world(0, **laws)
+
+
+@pytest.mark.parametrize("laws", [{}, {"gravity": 0.2}, {"damping": 0.3}])
+def test_a_driven_disc_alone_takes_the_velocity_it_is_given(laws: dict[str, float]) -> None:
+    start, radius = np.array([[0.5, 0.5]]), np.array([0.05])
+    driven = np.random.default_rng(0).uniform(-0.1, 0.1, (7, 2))
+    motion = simulate(start, np.ones((1, 2)), np.ones(1), radius, frames=8, step=0.25, driven=driven, **laws)
+    drag = laws.get("damping", 0.0)
+    seconds = -np.expm1(-drag * 0.25) / drag if drag else 0.25
+    fall = np.array([0, 0.5 * laws.get("gravity", 0.0) * 0.25**2])
+    moved = np.diff(motion.position[:, 0], axis=0)
+    free = ~motion.wall[1:, 0]
+    assert free.sum() >= 5
+    np.testing.assert_allclose(moved[free], (driven * seconds + fall)[free], atol=1e-12)
+
+
+def test_driven_discs_stay_apart_and_inside() -> None:
+    rng = np.random.default_rng(1)
+    radius = rng.uniform(0.05, 0.12, 4)
+    driven = rng.normal(0, 0.5, (79, 2))
+    motion = simulate(scatter(rng, radius), np.zeros((4, 2)), np.ones(4), radius, frames=80, step=0.25, driven=driven)
+    gap = np.linalg.norm(motion.position[:, :, None] - motion.position[:, None], axis=-1) - radius - radius[:, None]
+    assert gap[:, ~np.eye(4, dtype=bool)].min() > -1e-9
+    assert (motion.position >= radius[:, None] - 1e-9).all()
+    assert (motion.position <= 1 - radius[:, None] + 1e-9).all()
+    assert motion.collision.any(), "the discs at rest are struck"
+
+
+def test_a_disc_that_is_driven_as_it_moves_already_moves_as_without() -> None:
+    start, speed = np.array([[0.2, 0.5], [0.8, 0.5]]), np.array([[0.01, 0.02], [0.0, 0.0]])
+    fields = {"mass": np.ones(2), "radius": np.full(2, 0.05), "frames": 6, "step": 0.25}
+    free = simulate(start, speed, **fields)
+    driven = simulate(start, speed, driven=np.tile(speed[:1], (5, 1)), **fields)
+    np.testing.assert_allclose(driven.position, free.position, atol=1e-12)

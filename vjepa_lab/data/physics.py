@@ -65,6 +65,7 @@ def simulate(
     height: float = 1.0,
     gravity: float = 0.0,
     damping: float = 0.0,
+    driven: NDArray[np.float64] | None = None,
 ) -> Motion:
     """Motion of K discs in the room [0, width] x [0, height], sampled every ``step`` seconds from time 0.
 
@@ -79,6 +80,7 @@ def simulate(
         height: of the room.
         gravity: acceleration along +y, 0 or more.
         damping: rate of linear drag per second, 0 or more.
+        driven: (frames - 1, 2) velocities that disc 0 takes on right after each frame but the last, whatever it had.
 
     Raises:
         ValueError: both gravity and damping, or one of them negative.
@@ -105,6 +107,8 @@ def simulate(
                 impacts.append(-math.log1p(-damping * when) / damping if damping else when)
         positions[f, :, 0], positions[f, :, 1] = room.x, room.y
         velocities[f, :, 0], velocities[f, :, 1] = room.vx, room.vy
+        if driven is not None and f < frames - 1:
+            room.drive(*(driven[f] * math.exp(damping * time)).tolist())
     if damping:
         velocities *= np.exp(-damping * step * np.arange(frames))[:, None, None]
     return Motion(positions, velocities, np.asarray(mass), np.asarray(radius), collision, wall, np.array(impacts))
@@ -174,6 +178,11 @@ class _Room:
                 self._predict(j)
             self._predict(i)
             events.append((i, j, self.now))
+
+    def drive(self, vx: float, vy: float) -> None:
+        """Give disc 0 another velocity."""
+        self.vx[0], self.vy[0] = vx, vy
+        self._predict(0)
 
     def _advance(self, time: float) -> None:
         dt, g = time - self.now, self.gravity

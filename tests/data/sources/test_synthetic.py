@@ -100,6 +100,28 @@ def test_options_change_what_they_name_and_nothing_else() -> None:
     assert shift[:, 0].std(0).max() > 0.01
 
 
+def test_a_driven_disc_moves_by_its_action_until_it_hits_something() -> None:
+    free, driven = reader(frames=16).read(1), reader(frames=16, drive=0.2).read(1)
+    assert torch.equal(driven.truth["position"][0], free.truth["position"][0])
+    assert torch.equal(driven.truth["mass"], free.truth["mass"])
+    assert "action" not in free.truth
+    action = driven.truth["action"]
+    assert (action.shape, action.dtype) == ((15, 2), torch.float32)
+    moved = driven.truth["position"][:, 0].diff(dim=0)
+    unhindered = ~(driven.truth["wall"][1:, 0] | driven.truth["collision"][1:, 0].any(-1))
+    assert unhindered.sum() >= 5
+    assert torch.allclose(moved[unhindered], 0.25 * action[unhindered], atol=1e-6)
+
+
+def test_actions_are_random_and_of_the_stated_size() -> None:
+    action = torch.stack([reader(frames=9, drive=0.2).read(i).truth["action"] for i in range(60)])
+    assert action.std().item() == pytest.approx(0.2, rel=0.06)
+    assert action.mean().abs() < 0.02
+    assert abs(np.corrcoef(action[:, :-1].flatten().numpy(), action[:, 1:].flatten().numpy())[0, 1]) < 0.1
+    wide = torch.stack([reader(frames=9, height=16, drive=0.2).read(i).truth["action"] for i in range(60)])
+    assert torch.allclose(wide, action / 2, atol=1e-6), "scaled to the height, as speeds are"
+
+
 def test_hidden_discs_are_reported_and_cannot_be_seen() -> None:
     barred = reader(frames=16, height=64, width=64, occluder=True, discs=1)
     seen = torch.stack([barred.read(i).truth["visible"][:, 0] for i in range(40)])

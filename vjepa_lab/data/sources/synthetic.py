@@ -15,7 +15,8 @@ size. Mass ranges do not overlap and fall with k from about 4 to 1, so disc 0 is
 Truth, tensors for F frames and K discs:
 
     position     float32 (F, K, 2)  centre in the picture, 0..1 of its width and height, x right, y down, after the pan
-    velocity     float32 (F, K, 2)  of the disc in the room (the camera's motion is not in it), frame widths per second
+    velocity     float32 (F, K, 2)  of the disc in the room (the camera's motion is not in it), frame widths per second;
+                                    that of a driven disc is the one it arrives with
     mass         float32 (K,)
     radius       float32 (K,)       frame widths
     energy_disc  float32 (F, K)     kinetic energy, mass times (frame widths per second) squared
@@ -23,6 +24,8 @@ Truth, tensors for F frames and K discs:
     collision    bool (F, K, K)     discs that collided after frame f - 1 and not after f; symmetric, False at frame 0
     wall         bool (F, K)        discs that hit a wall in the same interval
     visible      float32 (F, K)     share of the disc's area inside the frame and not behind the occluder
+    action       float32 (F - 1, 2) where ``drive`` is above 0: velocity that disc 0 takes on after each frame but the
+                                    last, frame widths per second; it keeps it until it hits something
 
 Labels (field ``label``):
 
@@ -91,6 +94,9 @@ class Synthetic:
     "acceleration downwards, frame widths per second squared"
     damping: float = 0.0
     "rate of linear drag per second; not together with gravity"
+    drive: float = 0.0
+    "disc 0 is driven: after every frame it takes on a random velocity of this deviation along each axis (frame widths "
+    "per second); 0: it moves freely"
     label: Literal["direction", "collisions"] = "direction"
     "what the class of a clip means: see the module's text"
 
@@ -107,7 +113,7 @@ class Synthetic:
         problems += [f"{n}: expected above 0, got {v}" for n in ("speed", "step") if (v := getattr(self, n)) <= 0]
         problems += [
             f"{n}: expected 0 or more, got {v}"
-            for n in ("background", "pan", "gravity", "damping")
+            for n in ("background", "pan", "gravity", "damping", "drive")
             if (v := getattr(self, n)) < 0
         ]
         if self.gravity > 0 and self.damping > 0:
@@ -149,7 +155,8 @@ class SyntheticReader:
         cfg = self.config
         seed = derive("synthetic", cfg.seed, cfg.split, index)
         draws = np.random.Generator(np.random.Philox(key=seed))
-        motion = self._simulate(draws)
+        driven = self._driven(index)
+        motion = self._simulate(draws, driven)
         # Every option draws its numbers whether it is on or not, so that switching one on changes nothing else.
         look = draw_look(draws, cfg.discs, background=cfg.background)
         camera = self._camera(draws)
@@ -179,13 +186,23 @@ class SyntheticReader:
             "energy": energy.sum(-1),
             "visible": visible_share(position, motion.radius, height=aspect, bar=bar),
         }
+        if driven is not None:
+            truth["action"] = driven
         tensors = {name: torch.from_numpy(value.astype(np.float32)) for name, value in truth.items()}
         tensors |= {"collision": torch.from_numpy(motion.collision), "wall": torch.from_numpy(motion.wall)}
         label = _direction(motion) if cfg.label == "direction" else min(max(len(motion.impacts), 1), 4) - 1
         event = float(motion.impacts[0]) / cfg.step / self.fps if len(motion.impacts) else math.nan
         return Sample(torch.from_numpy(clip), label=label, event=event, key=self.key(index), truth=tensors)
 
-    def _simulate(self, draws: np.random.Generator) -> Motion:
+    def _driven(self, index: int) -> NDArray[np.float64] | None:
+        """Velocities of disc 0 (F - 1, 2), from random numbers of their own."""
+        cfg = self.config
+        if not cfg.drive:
+            return None
+        draws = np.random.Generator(np.random.Philox(key=derive("synthetic drive", cfg.seed, cfg.split, index)))
+        return min(1.0, self.height / self.width) * cfg.drive * draws.normal(size=(self.frames - 1, 2))
+
+    def _simulate(self, draws: np.random.Generator, driven: NDArray[np.float64] | None) -> Motion:
         cfg = self.config
         aspect = self.height / self.width
         scale = min(1.0, aspect)
@@ -206,6 +223,7 @@ class SyntheticReader:
             height=aspect,
             gravity=cfg.gravity * scale,
             damping=cfg.damping,
+            driven=driven,
         )
 
     def _camera(self, draws: np.random.Generator) -> NDArray[np.float64] | None:
