@@ -20,6 +20,7 @@ evals/video_classification_frozen/modelcustom.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from typing import Literal, Protocol
 
@@ -56,6 +57,8 @@ class FrozenEncoder(nn.Module):
         predictor: needed for ``future`` alone.
         frames, crop: length and side of the clips that the encoder is meant for; a note for those who make the clips.
         dtype: precision of the computation: float32, or bfloat16 or float16 by autocast.
+        freeze: take gradients from the networks and put them in evaluation mode, for good; False looks at networks that
+            train, whose mode is then the caller's.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class FrozenEncoder(nn.Module):
         frames: int = 16,
         crop: int = 256,
         dtype: torch.dtype = torch.float32,
+        freeze: bool = True,
     ) -> None:
         super().__init__()
         if dtype not in (torch.float32, torch.bfloat16, torch.float16):
@@ -79,8 +83,9 @@ class FrozenEncoder(nn.Module):
         self.tubelet: int = encoder.tubelet
         self.width: int = encoder.width
         self.depth: int = encoder.depth
-        self.requires_grad_(False)
-        self.train(False)
+        if freeze:
+            self.requires_grad_(False)
+            self.train(False)
 
     @classmethod
     def of(
@@ -142,6 +147,16 @@ class FrozenEncoder(nn.Module):
         """Stays in evaluation mode, also as a part of a module that trains."""
         return super().train(False)
 
+    def fingerprint(self) -> str:
+        """Hash of the encoder's weights, by name, type, shape and content (sha256, hexadecimal)."""
+        digest = hashlib.sha256()
+        for name, x in self.state_dict().items():
+            if not name.startswith("encoder."):
+                continue  # the predictor, which has no part in features
+            digest.update(f"{name} {x.dtype} {list(x.shape)}".encode())
+            digest.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     @property
     def device(self) -> torch.device:
         """Where the parameters are."""
@@ -166,9 +181,27 @@ class FrozenEncoder(nn.Module):
             raise ValueError(f"layers: expected blocks in 0..{self.depth - 1}, got {wrong}")
         return self._encode(clip, layers)[1]
 
+    def layers(self, clip: Tensor, layers: Sequence[int]) -> dict[int, Features]:
+        """As ``taps``, where -1 is the output of the encoder, all in one pass.
+
+        Raises:
+            ValueError: as ``taps``.
+        """
+        inner = [i for i in layers if i != -1]
+        wrong = [i for i in inner if not 0 <= i < self.depth]
+        if wrong:
+            raise ValueError(f"layers: expected -1 (the output) or blocks in 0..{self.depth - 1}, got {wrong}")
+        last, tapped = self._encode(clip, inner)
+        return {i: last if i == -1 else tapped[i] for i in layers}
+
+    def pool(self, features: Features, pool: Pool) -> Tensor:
+        """Average tokens, see ``tokens.pooled``; a network may say how its own are put together."""
+        own = getattr(self.encoder, "pool", None)
+        return pooled(features, pool) if own is None else own(features, pool)
+
     def pooled(self, clip: Tensor, pool: Pool = "mean") -> Tensor:
         """Features of a clip averaged over all tokens (B, D), over each tubelet (B, t, D), or not at all (B, N, D)."""
-        return pooled(self.tokens(clip), pool)
+        return self.pool(self.tokens(clip), pool)
 
     def image(self, images: Tensor, *, frames: int | None = None) -> Features:
         """Features of single images (B, 3, H, W), uint8 or normalised.

@@ -211,16 +211,10 @@ def _record(config: EmbedConfig, encoder: FrozenEncoder, videos: int) -> dict[st
     """What the features are of."""
     settings = {name: value for name, value in asdict(config).items() if name not in _NOT_RECORDED}
     listing = {"videos": videos, "sha256": hashlib.sha256(Path(config.videos).read_bytes()).hexdigest()}
-    weights = hashlib.sha256()
-    for name, x in encoder.state_dict().items():
-        if not name.startswith("encoder."):
-            continue  # the predictor, which has no part in this
-        weights.update(f"{name} {x.dtype} {list(x.shape)}".encode())
-        weights.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return {
         "settings": settings | {"frames": encoder.frames, "crop": encoder.crop},
         "listing": listing,
-        "encoder": {"width": encoder.width, "depth": encoder.depth, "sha256": weights.hexdigest()},
+        "encoder": {"width": encoder.width, "depth": encoder.depth, "sha256": encoder.fingerprint()},
     }
 
 

@@ -1,13 +1,20 @@
-"""Probes: measurements of a frozen encoder. A probe sees features and a stream and yields numbers; it never trains."""
+"""Probes: measurements of a frozen encoder. A probe sees features and streams and yields figures; it never trains the
+encoder, and leaves its weights, its mode and the random state as they were.
+
+A probe is one dataclass in one file of this folder, found by its name. Two drivers run the same object: a callback
+during training (``train/callbacks.py``) and the verb ``probe`` on a checkpoint (``probes/_verb.py``).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterator, Mapping
+from typing import Protocol
 
-from torch import nn
+from vjepa_lab.data.streams import Demand, Stream
+from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.probes._stats import Estimate
 
-from vjepa_lab.batch import ClipBatch
+__all__ = ["Demand", "Estimate", "Probe", "Stream"]
 
 
 class Probe(Protocol):
@@ -18,10 +25,10 @@ class Probe(Protocol):
     batch: int
     "clips per batch on each rank"
 
-    def demands(self) -> dict[str, tuple[dict[str, Any], int, int]]:
-        """Split name -> (source entry, first clip, number of clips)."""
+    def demands(self) -> dict[str, Demand]:
+        """What it reads, by the name of the split."""
         ...
 
-    def run(self, encoder: nn.Module, streams: Mapping[str, Iterable[ClipBatch]]) -> Iterator[tuple[str, float]]:
-        """Yield (metric, value). Every rank calls it with equally many batches and gets equal values."""
+    def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
+        """Yield (metric, estimate). Every rank calls it with equally many batches and gets equal values."""
         ...

@@ -40,19 +40,31 @@ class Sums:
             ValueError: fewer than two rows.
         """
         assert self._sums is not None, "no rows were added"
-        gram, cross, yy, y = (dist.sum_over_ranks(s.clone()) for s in self._sums)
-        n = gram[0, 0].item()
-        if n < 2:
-            raise ValueError(f"ridge: got {n:.0f} rows, expected at least 2")
-        mean_x, mean_y = gram[0, 1:] / n, y / n
-        return Moments(
-            n=n,
-            mean_x=mean_x,
-            mean_y=mean_y,
-            xx=gram[1:, 1:] / n - torch.outer(mean_x, mean_x),
-            xy=cross[1:] / n - torch.outer(mean_x, mean_y),
-            yy=yy / n - mean_y * mean_y,
-        )
+        return _moments(*(dist.sum_over_ranks(s.clone()) for s in self._sums))
+
+    def moments(self) -> Moments:
+        """Centred moments of the rows of this rank alone.
+
+        Raises:
+            ValueError: fewer than two rows.
+        """
+        assert self._sums is not None, "no rows were added"
+        return _moments(*self._sums)
+
+
+def _moments(gram: Tensor, cross: Tensor, yy: Tensor, y: Tensor) -> Moments:
+    n = gram[0, 0].item()
+    if n < 2:
+        raise ValueError(f"ridge: got {n:.0f} rows, expected at least 2")
+    mean_x, mean_y = gram[0, 1:] / n, y / n
+    return Moments(
+        n=n,
+        mean_x=mean_x,
+        mean_y=mean_y,
+        xx=gram[1:, 1:] / n - torch.outer(mean_x, mean_x),
+        xy=cross[1:] / n - torch.outer(mean_x, mean_y),
+        yy=yy / n - mean_y * mean_y,
+    )
 
 
 class Moments(NamedTuple):

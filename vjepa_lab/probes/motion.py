@@ -8,7 +8,7 @@ averaged over the discs and axes of a group.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,10 +16,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from vjepa_lab.batch import ClipBatch, Grid
-from vjepa_lab.nn.encoder import Encoder
+from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.probes import Demand, Estimate, Stream
+from vjepa_lab.probes._extract import Table, extract
 from vjepa_lab.probes._ridge import Sums, fit
+from vjepa_lab.probes._stats import r2
 from vjepa_lab.registry import PROBES
+from vjepa_lab.tokens import Features
 
 
 @PROBES.register
@@ -42,51 +45,57 @@ class Motion:
     source: dict[str, Any] = field(default_factory=lambda: {"name": "synthetic", "split": "val"})
     "the world to measure on; its clips carry their exact state"
 
-    def demands(self) -> dict[str, tuple[dict[str, Any], int, int]]:
+    def demands(self) -> dict[str, Demand]:
         ends = (self.fit_clips, self.select_clips, self.test_clips)
-        return {name: (self.source, sum(ends[:i]), ends[i]) for i, name in enumerate(("fit", "select", "test"))}
+        return {name: Demand(self.source, sum(ends[:i]), ends[i]) for i, name in enumerate(("fit", "select", "test"))}
 
-    def run(self, encoder: Encoder, streams: Mapping[str, Iterable[ClipBatch]]) -> Iterator[tuple[str, float]]:
-        summed = {split: _sum(encoder, stream, self.cells) for split, stream in streams.items()}
-        moments = {split: sums.reduced() for split, (sums, _) in summed.items()}
+    def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
+        tables = {split: self._table(encoder, stream) for split, stream in streams.items()}
+        moments = {}
+        for split in ("fit", "select"):
+            x, y, _ = _rows(tables[split])
+            sums = Sums()
+            sums.add(x, y)
+            moments[split] = sums.moments()
         fitted = fit(moments["fit"], moments["select"])
-        r2 = moments["test"].r2(fitted.weight, fitted.bias)
-        columns = summed["test"][1]
-        per_group = {name: r2[at].nanmean().item() for name, at in columns.items()}
-        yield from per_group.items()
-        yield "mean", sum(per_group.values()) / len(per_group)
+        x, y, columns = _rows(tables["test"])
+        predicted = x.double() @ fitted.weight + fitted.bias
+        unit = tables["test"].unit.repeat_interleave(tables["test"].x[-1].shape[1])
+        groups = {name: r2(predicted[:, at], y[:, at], unit) for name, at in columns.items()}
+        yield from groups.items()
+        yield "mean", Estimate(sum(e.value for e in groups.values()) / len(groups), units=groups["position"].units)
+
+    def _table(self, encoder: FrozenEncoder, stream: Stream) -> Table:
+        def cells(features: Features) -> Tensor:
+            return pool_cells(features, self.cells)
+
+        return extract(encoder, stream, pool=cells, tag=f"cells {self.cells}")
 
 
-def _sum(encoder: Encoder, stream: Iterable[ClipBatch], cells: int) -> tuple[Sums, dict[str, slice]]:
-    sums, columns = Sums(), {}
-    for batch in stream:
-        frames, height, width = batch.clip.shape[2:]
-        grid = Grid.of(frames, height, width, tubelet=encoder.tubelet, patch=encoder.patch)
-        x = pool_cells(encoder(batch.clip).float(), grid, cells)
-        y, columns = state_per_tubelet(batch, grid.t)
-        sums.add(x[batch.valid].flatten(0, 1), y[batch.valid].flatten(0, 1))
-    return sums, columns
+def _rows(table: Table) -> tuple[Tensor, Tensor, dict[str, slice]]:
+    """Features (n * t, R * D), targets (n * t, K) and the columns of each group."""
+    x = table.x[-1]
+    y, columns = state_per_tubelet(table.y, x.shape[1], table.key[0])
+    return x.flatten(0, 1), y.flatten(0, 1), columns
 
 
-def pool_cells(tokens: Tensor, grid: Grid, cells: int) -> Tensor:
+def pool_cells(features: Features, cells: int) -> Tensor:
     """Average tokens (B, N, D) of each tubelet over at most cells x cells regions: (B, t, regions * D)."""
+    tokens, grid = features
     b, _, d = tokens.shape
     planes = tokens.view(b * grid.t, grid.h, grid.w, d).permute(0, 3, 1, 2)
     pooled = F.adaptive_avg_pool2d(planes, (min(cells, grid.h), min(cells, grid.w)))
     return pooled.reshape(b, grid.t, -1)
 
 
-def state_per_tubelet(batch: ClipBatch, t: int) -> tuple[Tensor, dict[str, slice]]:
+def state_per_tubelet(truth: Mapping[str, Tensor], t: int, key: str) -> tuple[Tensor, dict[str, slice]]:
     """Targets (B, t, K) averaged over the frames of each tubelet, and the columns of each group.
 
     Raises:
         ValueError: the clips are not of a simulated world.
     """
-    truth = batch.truth
     if "position" not in truth:
-        raise ValueError(
-            f"probe motion: {batch.key[0]} has no known motion; give the probe source: {{name: synthetic}}"
-        )
+        raise ValueError(f"probe motion: {key} has no known motion; give the probe source: {{name: synthetic}}")
     groups = {
         "position": truth["position"].flatten(2),
         "velocity": truth["velocity"].flatten(2),

@@ -12,7 +12,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from vjepa_lab import dist
 from vjepa_lab.data.containers import REASONS
-from vjepa_lab.data.loader import Loader, Reader, evaluation
+from vjepa_lab.data.loader import Loader
 from vjepa_lab.data.paired import PairedLoader
+from vjepa_lab.data.streams import Look, Stream
+from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.train.flops import peak_flops
 from vjepa_lab.train.modules import PretrainModule
 from vjepa_lab.train.step import StepModule
@@ -161,10 +163,10 @@ class Probes(Measure):
     a fresh encoder is measured for it.
     """
 
-    def __init__(self, probes: list[Any], open_source: Callable[[dict[str, Any]], Reader], record: Record) -> None:
+    def __init__(self, probes: list[Any], look: Look, record: Record) -> None:
         super().__init__(record)
         self.probes = probes
-        self.open_source = open_source
+        self.look = look
 
     def on_train_start(self, trainer: L.Trainer, pl_module: PretrainModule) -> None:  # type: ignore[override]
         super().on_train_start(trainer, pl_module)
@@ -184,25 +186,31 @@ class Probes(Measure):
             self.write(trainer, self._measure(due, module, module.jepa.target), step)
             self.record.restart_clock()
 
-    def _measure(self, probes: list[Any], module: PretrainModule, encoder: torch.nn.Module) -> dict[str, float]:
+    def _measure(self, probes: list[Any], module: PretrainModule, encoder: Encoder) -> dict[str, float]:
         devices = [module.device] if module.device.type == "cuda" else []
         encoder.eval()
+        predictor, training = module.jepa.predictor, module.jepa.predictor.training
+        predictor.eval()
+        frozen = FrozenEncoder(
+            encoder=encoder,
+            predictor=predictor,
+            frames=self.look.frames,
+            crop=self.look.crop,
+            freeze=False,  # the predictor trains on
+        )
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            return {
-                f"{_name(probe)}/{metric}": value
+            found = {
+                f"{_name(probe)}/{metric}": estimate.value
                 for probe in probes
-                for metric, value in probe.run(encoder, self._streams(probe, module))
+                for metric, estimate in probe.run(frozen, self._streams(probe, module.device))
             }
+        predictor.train(training)
+        return found
 
-    def _streams(self, probe: Any, module: PretrainModule) -> dict[str, Any]:
-        """Batches of each split that the probe asks for, clips normalised and on the device."""
-
-        def stream(entry: dict[str, Any], first: int, count: int) -> Any:
-            for batch in evaluation(self.open_source(entry), first=first, count=count, batch=probe.batch):
-                moved = module.transfer_batch_to_device(batch, module.device, 0)
-                yield module.on_after_batch_transfer(moved, 0)
-
-        return {split: stream(*demand) for split, demand in probe.demands().items()}
+    def _streams(self, probe: Any, device: torch.device) -> dict[str, Stream]:
+        """Each split that the probe asks for."""
+        demands = probe.demands().items()
+        return {split: Stream(demand, self.look, batch=probe.batch, device=device) for split, demand in demands}
 
 
 def _name(probe: Any) -> str:

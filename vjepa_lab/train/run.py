@@ -18,9 +18,10 @@ from typing import Any
 from vjepa_lab import dist
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.clips import ClipSpec
-from vjepa_lab.data.loader import Augment, Loader, Reader
+from vjepa_lab.data.loader import Augment, Loader
 from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.data.skips import Skips
+from vjepa_lab.data.streams import Look
 from vjepa_lab.registry import PROBES, SOURCES
 from vjepa_lab.train import callbacks, checkpoints, folder, picture, starts
 from vjepa_lab.train.fit import fit, is_finished, prepare
@@ -51,7 +52,7 @@ def pretrain(config: PretrainConfig) -> int:
         place=place,
         start=start,
         headline=lambda processes: folder.headline(config, module, processes=processes, start=start),
-        measure=lambda record: callbacks.Probes(probes, lambda e: open_source(config, e), record),
+        measure=lambda record: callbacks.Probes(probes, look(config), record),
         draw=lambda: picture.draw(config, loader, place.run),
     )
 
@@ -89,9 +90,19 @@ def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = 
     return PairedLoader(clips, stream(images.sources, images.batch, 1, crop, dist.derive(seed, "images")))
 
 
-def open_source(config: PretrainConfig, entry: dict[str, Any]) -> Reader:
-    """Open the source of a probe for clips of this run's size."""
-    return SOURCES.build(entry).open(_spec(config, frames=config.encoder.frames, crop=config.encoder.crop))
+def look(config: PretrainConfig) -> Look:
+    """What the streams of this run's probes are read with."""
+    data, encoder = config.data, config.encoder
+    return Look(
+        frames=encoder.frames,
+        crop=encoder.crop,
+        fps=data.fps,
+        stride=data.stride,
+        decoder=data.decoder,
+        threads=data.threads,
+        timeout=data.timeout,
+        min_frames=data.min_frames,
+    )
 
 
 def _spec(config: PretrainConfig, *, frames: int, crop: int, random: bool = False) -> ClipSpec:

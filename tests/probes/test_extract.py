@@ -1,0 +1,71 @@
+"""A table holds every row once with its own targets, and is not encoded twice."""
+
+import pytest
+import torch
+
+from vjepa_lab.data.streams import Demand, Look, Stream
+from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.nn.encoder import Encoder
+from vjepa_lab.probes._extract import extract
+
+LOOK = Look(frames=4, crop=16)
+
+
+@pytest.fixture
+def encoder():
+    torch.manual_seed(0)
+    return FrozenEncoder(encoder=Encoder(width=24, depth=2, heads=2, patch=8), frames=4, crop=16)
+
+
+def stream(count=7, batch=3, **fields):
+    return Stream(Demand({"name": "synthetic", "split": "val"}, count=count), LOOK, batch=batch, **fields)
+
+
+def test_rows_are_those_of_the_encoder_clip_by_clip(encoder):
+    table = extract(encoder, stream(), layers=(0, -1))
+    assert table.unit.tolist() == list(range(7))
+    assert set(table.x) == {0, -1}
+    batch = list(stream(batch=1))[5]
+    assert table.key[5] == batch.key[0]
+    assert torch.allclose(table.x[-1][5], encoder.pooled(batch.clip)[0], atol=1e-6)
+    assert torch.allclose(table.x[0][5], encoder.taps(batch.clip, [0])[0].tokens.mean(1)[0], atol=1e-6)
+    assert torch.equal(table.y["position"][5], batch.truth["position"][0])
+    assert table.grid == (2, 2, 2)
+
+
+def test_shuffling_pairs_features_with_the_targets_of_others(encoder):
+    plain, control = (extract(encoder, stream(count=40, shuffled=s)) for s in (False, True))
+    assert torch.equal(plain.x[-1], control.x[-1])
+    assert not torch.equal(plain.y["position"], control.y["position"])
+    assert torch.equal(plain.y["position"].sum(0).round(decimals=3), control.y["position"].sum(0).round(decimals=3))
+    assert torch.equal(control.y["position"], extract(encoder, stream(count=40, shuffled=True)).y["position"])
+
+
+def test_a_kept_table_is_read_and_not_encoded_again(encoder, tmp_path, monkeypatch):
+    first = stream()
+    first.cache = str(tmp_path)
+    table = extract(encoder, first, pool="tubelet")
+    monkeypatch.setattr(encoder, "layers", None)
+    again = extract(encoder, first, pool="tubelet")
+    assert torch.equal(table.x[-1], again.x[-1])
+    assert again.key == table.key
+    assert again.grid == table.grid
+    assert table.y.keys() == again.y.keys()
+    other = stream(count=6)
+    other.cache = str(tmp_path)
+    with pytest.raises(TypeError):  # of another split nothing is kept
+        extract(encoder, other, pool="tubelet")
+
+
+def test_other_weights_have_another_table(encoder, tmp_path):
+    first = stream()
+    first.cache = str(tmp_path)
+    before = extract(encoder, first).x[-1]
+    with torch.no_grad():
+        encoder.encoder.blocks[0].mlp.fc1.weight.mul_(2)
+    assert not torch.equal(before, extract(encoder, first).x[-1])
+
+
+def test_clips_can_be_changed_on_the_way(encoder):
+    table = extract(encoder, stream(), transform=lambda clip, keys: torch.zeros_like(clip), tag="black")
+    assert torch.allclose(table.x[-1][0], table.x[-1][6], atol=1e-6)
