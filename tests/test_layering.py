@@ -10,6 +10,8 @@ BASE = {"batch", "dist", "registry", "config", "config_world", "merge", "validat
     "poses",
     "robots",
     "consistency",
+    "config_probe",
+    "validate_probe",
 }
 CORE = {"jepa", "dense_jepa", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
@@ -17,12 +19,13 @@ ALLOWED = {
     "masks": BASE | {"masks"},
     "data": BASE | {"data"},
     "core": BASE | CORE | {"nn"},
-    "probes": BASE | CORE | {"nn", "data.loader", "probes"},
-    "planning": BASE | CORE | {"data", "planning"},
+    "probes": BASE | CORE | {"nn", "data.streams", "probes", "report"},
+    "planning": BASE | CORE | {"data", "planning", "report"},
     "curation": BASE | {"features", "tokens", "data", "curation"},
-    "train": BASE | CORE | {"nn", "masks", "data", "probes", "train"},
+    "report": {"tokens", "report"},
+    "train": BASE | CORE | {"nn", "masks", "data", "probes", "train", "report"},
     "base": BASE,
-    "cli": {"config", "config_world", "merge", "validate", "registry"},
+    "cli": {"config", "config_probe", "config_world", "merge", "validate", "registry"},
 }
 LIGHTNING_IN = {"train"}
 

@@ -44,6 +44,13 @@ VERBS = {
         "reach image goals with a world model in a simulated arm, and draw its energy",
         "vjepa-lab plan --checkpoint runs/posttrain --out runs/plan",
     ),
+    "probe": Verb(
+        "config_probe:ProbeConfig",
+        "vjepa_lab.probes._verb:main",
+        "measure what a frozen encoder knows, beside controls and baselines",
+        "vjepa-lab probe runs/quickstart/last.ckpt configs/probe/synthetic.yaml --report report.html",
+        word="checkpoint",
+    ),
     "inspect": Verb(
         "config:InspectConfig",
         "vjepa_lab.weights.inspect:main",
@@ -186,6 +193,8 @@ def _verb_help(name: str, verb: Verb) -> str:
     if verb.config in ("config:PretrainConfig", "config_world:PosttrainConfig"):
         for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
             lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
+    elif verb.config == "config_probe:ProbeConfig":
+        lines.append(f"probes: {', '.join(registry.PROBES.names())}")
     return "\n".join(lines)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 import torch
 from torch import Tensor
 
 from vjepa_lab.batch import Grid, MaskPair
 from vjepa_lab.dist import rng
-from vjepa_lab.masks import sample
+from vjepa_lab.masks import Sight, sample
 from vjepa_lab.registry import MASKS
 
 GRID = Grid(4, 6, 5)
@@ -19,14 +21,36 @@ every_strategy = pytest.mark.parametrize("name", MASKS.names())
 every_keep = pytest.mark.parametrize("keep", KEEPS)
 
 
-def clips(batch: int = BATCH) -> Tensor:
-    """Pixels for strategies that look at them: two frames per tubelet, 16 by 16 pixels per token."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, 2 * GRID.t, 16 * GRID.h, 16 * GRID.w, generator=generator)
+@cache
+def films(number: int = 0) -> Tensor:
+    """Noise that stands still but for one place in every clip, another one for another ``number``: two frames per
+    tubelet, 8 by 8 pixels per token."""
+    generator = torch.Generator().manual_seed(number)
+    height, width = 8 * GRID.h, 8 * GRID.w
+    film = torch.randn(BATCH, 3, 1, height, width, generator=generator).repeat(1, 1, 2 * GRID.t, 1, 1)
+    for row in film:
+        top, left = (int(torch.randint(n - 16, (1,), generator=generator)) for n in (height, width))
+        row[..., top : top + 16, left : left + 16] = torch.randn(3, 2 * GRID.t, 16, 16, generator=generator)
+    return film
 
 
-def draw(name: str, keep: str, *, step: int = 0, seed: int = 0) -> list[MaskPair]:
-    return sample([MASKS.get(name)()], GRID, rng(seed, step, batch=BATCH), clips(), keep)
+def clips(batch: int = BATCH, number: int = 0) -> Sight:
+    """For strategies that look at pixels."""
+    return Sight(films(number)[:batch])
+
+
+def draw(name: str, keep: str, *, step: int = 0, seed: int = 0, number: int = 0) -> list[MaskPair]:
+    return sample([MASKS.get(name)()], GRID, rng(seed, step, batch=BATCH), clips(number=number), keep)
+
+
+def looks(name: str) -> bool:
+    """Whether a strategy needs pixels; one that does says so when it gets none."""
+    try:
+        MASKS.get(name)().paint(GRID, rng(0, 0, batch=2), Sight())
+    except ValueError as error:
+        assert f"'{name}' looks at the pixels" in str(error)
+        return True
+    return False
 
 
 @every_strategy
@@ -50,12 +74,25 @@ def test_ids_are_sorted_disjoint_in_range_and_never_empty(name: str, keep: str) 
 
 @every_strategy
 @every_keep
-def test_masks_are_a_function_of_seed_and_step(name: str, keep: str) -> None:
+def test_masks_are_a_function_of_seed_step_and_clip(name: str, keep: str) -> None:
     first, again = draw(name, keep), draw(name, keep)
-    other_step, other_seed = draw(name, keep, step=1), draw(name, keep, seed=1)
     assert all(torch.equal(a, b) for p, q in zip(first, again, strict=True) for a, b in zip(p, q, strict=True))
-    for other in (other_step, other_seed):
+    others = [draw(name, keep, number=1)] if looks(name) else [draw(name, keep, step=1), draw(name, keep, seed=1)]
+    for other in others:
         assert not all(torch.equal(p.target, q.target) for p, q in zip(first, other, strict=True))
+
+
+@every_strategy
+def test_without_motion_masks_have_the_same_counts(name: str) -> None:
+    """A static clip is masked in some other way, and never with another number of tokens."""
+    still = Sight(films()[:, :, :1].expand(-1, -1, 2 * GRID.t, -1, -1))
+    for moving, static in zip(
+        sample([MASKS.get(name)()], GRID, rng(0, 0, batch=BATCH), clips()),
+        sample([MASKS.get(name)()], GRID, rng(0, 0, batch=BATCH), still),
+        strict=True,
+    ):
+        assert moving.context.shape == static.context.shape
+        assert moving.target.shape == static.target.shape
 
 
 @every_strategy
@@ -83,7 +120,7 @@ def test_mask_of_a_clip_does_not_depend_on_how_the_batch_is_split(
             with monkeypatch.context() as patch:
                 patch.setattr("vjepa_lab.dist.rank", lambda rank=rank: rank)
                 local = rng(0, step, batch=share)
-            parts.append(sample([MASKS.get(name)()], GRID, local, clips()[rank * share :][:share]))
+            parts.append(sample([MASKS.get(name)()], GRID, local, Sight(films()[rank * share :][:share])))
         for i, pair in enumerate(whole):
             assert torch.equal(pair.context, torch.cat([p[i].context for p in parts]))
             assert torch.equal(pair.target, torch.cat([p[i].target for p in parts]))
@@ -123,7 +160,7 @@ def test_kept_context_is_visible_and_kept_target_hidden_but_for_a_few(name: str)
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_masks_on_cuda_equal_those_on_the_cpu(name: str) -> None:
     there = rng(0, 3, batch=BATCH, device="cuda")
-    pairs = sample([MASKS.get(name)()], GRID, there, clips().cuda())
+    pairs = sample([MASKS.get(name)()], GRID, there, Sight(films().cuda()))
     for ours, theirs in zip(draw(name, "random", step=3), pairs, strict=True):
         assert torch.equal(ours.context, theirs.context.cpu())
         assert torch.equal(ours.target, theirs.target.cpu())

@@ -9,8 +9,8 @@ Letters: B clips, t h w token axes, K context ids, M target ids.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -18,35 +18,68 @@ from torch import Tensor
 from vjepa_lab.batch import Grid, MaskPair, Rng
 from vjepa_lab.masks._rectangular import Keep, Painted, rectangular
 
-__all__ = ["Keep", "Painted", "Strategy", "sample"]
+__all__ = ["Keep", "Painted", "Sight", "Strategy", "sample"]
+
+
+class Sight(NamedTuple):
+    """What a strategy may look at, beside its random numbers."""
+
+    clip: Tensor | None = None
+    "(B, 3, F, H, W) as the encoder gets it, None where the caller has no pixels"
+    step: int = 0
+    "optimizer steps that have been taken"
+    steps: int = 1
+    "optimizer steps of the whole training"
+    features: Callable[[], Tensor] | None = None
+    "gives the target encoder's features of the clip, (B, N, D), at the price of its forward pass; None: no encoder"
+    event: Tensor | None = None
+    "(B, E) times of annotated events in frames from the clip's first, NaN where there are fewer; None: not known"
 
 
 class Strategy(Protocol):
     """A way to choose the hidden cells of a clip."""
 
-    def paint(self, grid: Grid, rng: Rng, clip: Tensor | None) -> list[Painted]:
+    def paint(self, grid: Grid, rng: Rng, sight: Sight) -> list[Painted]:
         """One or more masks for ``rng.local.count`` clips, on ``rng.local.device``.
 
         Sizes come from ``rng.shared``, so that all ranks do like amounts of work; positions from ``rng.local``.
-        ``clip`` is (B, 3, F, H, W) as the encoder gets it, None where the caller has no pixels.
         """
         ...
 
 
+@torch.no_grad()
 def sample(
-    strategies: Sequence[Strategy], grid: Grid, rng: Rng, clip: Tensor | None = None, keep: Keep = "random"
+    strategies: Sequence[Strategy],
+    grid: Grid,
+    rng: Rng,
+    sight: Sight = Sight(),  # noqa: B008 (a NamedTuple)
+    keep: Keep = "random",
+    notes: dict[str, Tensor] | None = None,
 ) -> list[MaskPair]:
     """Masks of one micro-batch: a pair of ids (B, K) and (B, M) for each painted mask, in the order of the strategies.
 
+    Args:
+        strategies: what paints.
+        grid: the tokens of a clip.
+        rng: random numbers of the micro-batch.
+        sight: what strategies may look at.
+        keep: which ids of ragged masks are kept.
+        notes: is given what the strategies note about the batch: ``static/<i>``, the share of its clips in which
+            nothing moves, so that mask i was painted without looking.
+
     Raises:
-        ValueError: ``keep`` is unknown, or the grid has fewer than two tokens.
+        ValueError: ``keep`` is unknown, the grid has fewer than two tokens, or a strategy is not shown what it needs.
     """
     if grid.n < 2:
         raise ValueError(f"masks: {grid} has {grid.n} tokens, expected at least 2: one to see and one to predict")
     pairs = []
-    for strategy in strategies:
-        for painted in strategy.paint(grid, rng, clip):
-            assert painted.hidden.dtype == torch.bool
-            assert painted.hidden.shape == (rng.local.count, *grid)
-            pairs.append(rectangular(painted, keep, rng))
+    # Under autocast, maps and so masks would depend on the precision of the training.
+    with torch.autocast(rng.local.device.type, enabled=False):
+        for strategy in strategies:
+            for painted in strategy.paint(grid, rng, sight):
+                assert painted.hidden.dtype == torch.bool
+                assert painted.hidden.shape == (rng.local.count, *grid)
+                if notes is not None and painted.static is not None:
+                    notes[f"static/{len(pairs)}"] = painted.static.float().mean()
+                pairs.append(rectangular(painted, keep, rng))
     return pairs

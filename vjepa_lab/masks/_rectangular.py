@@ -43,6 +43,8 @@ class Painted(NamedTuple):
     "upper limit of context ids, for every keep"
     complement: Complement = "none"
     "which side takes all tokens that the other side, once rectangular, does not have"
+    static: Tensor | None = None
+    "bool (B,): clips painted without looking because nothing moves in them; None: the strategy does not look"
 
 
 def rectangular(painted: Painted, keep: Keep, rng: Rng) -> MaskPair:

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from vjepa_lab.batch import Grid, Rng, Rows
-from vjepa_lab.masks import Painted
+from vjepa_lab.masks import Painted, Sight
 from vjepa_lab.masks._rectangular import Complement
 from vjepa_lab.registry import MASKS
 
@@ -75,7 +75,7 @@ class Multiblock:
             expected = ", ".join(get_args(Complement))
             raise ValueError(f"mask 'multiblock': complement is {self.complement!r}, expected one of {expected}")
 
-    def paint(self, grid: Grid, rng: Rng, clip: Tensor | None = None) -> list[Painted]:
+    def paint(self, grid: Grid, rng: Rng, sight: Sight | None = None) -> list[Painted]:
         """One mask per clip, painted for all clips at once."""
         size = self.size(grid, torch.rand(3, generator=rng.shared).tolist())
         frames = max(1, int(grid.t * self.max_temporal_keep))

@@ -8,10 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from vjepa_lab.batch import Grid, Rng
-from vjepa_lab.masks import Painted
+from vjepa_lab.masks import Painted, Sight
 from vjepa_lab.registry import MASKS
 
 
@@ -27,7 +26,7 @@ class Tube:
         if not 0 < self.ratio < 1:
             raise ValueError(f"mask 'tube': ratio is {self.ratio}, expected a number between 0 and 1")
 
-    def paint(self, grid: Grid, rng: Rng, clip: Tensor | None = None) -> list[Painted]:
+    def paint(self, grid: Grid, rng: Rng, sight: Sight | None = None) -> list[Painted]:
         """One mask that hides the same number of tokens in every clip.
 
         Raises:

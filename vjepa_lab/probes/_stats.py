@@ -2,8 +2,8 @@
 
 What is resampled are units (videos, episodes), never frames, tokens or pairs: those of one unit are not independent.
 A figure that is a function of sums over rows (an accuracy, an R²) needs the sums of each unit alone, and all resamples
-are one matrix product. The resamples depend on the number of units and the seed only, so that two models measured on the
-same split are resampled alike and their difference has an interval too.
+are one matrix product. The resamples depend on the number of units and the seed only, so that two models measured on
+the same split are resampled alike and their difference has an interval too.
 
 R² is per dimension, around the mean of the evaluated set, never clipped; dimensions that hardly vary are left out.
 """

@@ -22,7 +22,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ from vjepa_lab.data.loader import Reader
 from vjepa_lab.data.transforms import normalize
 from vjepa_lab.merge import to_plain
 from vjepa_lab.train.modules import PosttrainModule
+from vjepa_lab.world import World
 
 log = logging.getLogger("vjepa_lab")
 
@@ -92,17 +93,21 @@ class Keep(L.Callback):
         self.readers = list(readers)
 
     def setup(self, trainer: L.Trainer, pl_module: PosttrainModule, stage: str) -> None:  # type: ignore[override]
-        encoder, device = pl_module.world.encoder, trainer.strategy.root_device
-        encoder.to(device)
+        self.compute(pl_module.world, trainer.strategy.root_device, trainer.strategy.barrier)
+
+    def compute(self, world: World, device: torch.device, barrier: Callable[[str], Any] = lambda _: None) -> None:
+        """Encode on ``device`` what is not kept yet; a collective call of all ranks, which meet at ``barrier``."""
+        home = next(world.encoder.parameters()).device
+        world.encoder.to(device)
         for reader in self.readers:
             lacking = list(reader.lacking())
-            trainer.strategy.barrier("what is kept")  # all have looked before any writes
-            self._fill(reader, lacking, pl_module, device)
-            trainer.strategy.barrier("kept")
+            barrier("what is kept")  # all have looked before any writes
+            self._fill(reader, lacking, world, device)
+            barrier("kept")
             self._report(reader, len(lacking))
-        encoder.to(pl_module.device)
+        world.encoder.to(home)
 
-    def _fill(self, reader: KeptReader, lacking: list[int], module: PosttrainModule, device: torch.device) -> None:
+    def _fill(self, reader: KeptReader, lacking: list[int], world: World, device: torch.device) -> None:
         mine = lacking[dist.rank() :: dist.world()]
         loader = DataLoader(_Episodes(reader.reader, mine), batch_size=None, num_workers=self.config.data.workers)
         shown = self.config.run.progress and dist.is_main_process() and bool(mine)
@@ -112,7 +117,7 @@ class Keep(L.Callback):
                 if isinstance(found, BadSample):
                     reader.write_bad(number, found)
                 else:
-                    reader.write(number, found, self._encode(module, found.frames, device))
+                    reader.write(number, found, self._encode(world, found.frames, device))
                 written += reader.path(number).stat().st_size
                 if done == min(_ENOUGH, len(mine)):
                     _fits(reader.folder, written / done * (len(lacking) - done * dist.world()))
@@ -120,14 +125,13 @@ class Keep(L.Callback):
                 bar.update()
 
     @torch.no_grad()
-    def _encode(self, module: PosttrainModule, frames: Tensor, device: torch.device) -> Tensor:
+    def _encode(self, world: World, frames: Tensor, device: torch.device) -> Tensor:
         """Features (T, h*w, D) of frames (3, T, H, W), as many at a time as a step of the training has."""
         data, precision = self.config.data, self.config.trainer.precision
-        module.world.encoder.eval()
         found = []
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
             for part in frames.split(data.batch * data.frames, dim=1):
-                found.append(module.world.encode(normalize(part.unsqueeze(0).to(device)))[0])
+                found.append(world.encode(normalize(part.unsqueeze(0).to(device)))[0])
         return torch.cat(found).to("cpu", getattr(torch, self.config.cache.dtype))
 
     def _report(self, reader: KeptReader, computed: int) -> None:

@@ -7,12 +7,14 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
 
 from vjepa_lab import masks
 from vjepa_lab.batch import Grid, Rng, Rows
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.loader import Loader
 from vjepa_lab.data.paired import PairedLoader
+from vjepa_lab.data.transforms import normalize
 from vjepa_lab.dist import rng as rng_of
 from vjepa_lab.registry import MASKS
 from vjepa_lab.train.folder import read_metrics
@@ -104,7 +106,9 @@ def _film(figure: Any, clip: np.ndarray, config: PretrainConfig) -> None:
     grid = Grid.of(*clip.shape[:3], tubelet=encoder.tubelet, patch=encoder.patch)
     first = rng_of(config.run.seed, 0, batch=config.data.batch)
     rng = Rng(first.shared, Rows(first.local.key, 0, 1)) if config.keep == "random" else first
-    pairs = masks.sample([MASKS.build(e) for e in config.masks], grid, rng, None, keep=config.keep)  # type: ignore[arg-type]
+    seen = normalize(torch.from_numpy(clip).permute(3, 0, 1, 2)).expand(rng.local.count, -1, -1, -1, -1)
+    sight = masks.Sight(seen, event=torch.full((len(seen), 1), torch.nan))
+    pairs = masks.sample([MASKS.build(e) for e in config.masks], grid, rng, sight, keep=config.keep)  # type: ignore[arg-type]
     tubelets = np.unique(np.linspace(0, grid.t - 1, min(MOST_FRAMES, grid.t)).round().astype(int))
     axes = figure.subplots(len(pairs) + 1, len(tubelets), squeeze=False)
     for column, t in enumerate(tubelets):
