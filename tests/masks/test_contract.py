@@ -48,7 +48,7 @@ def looks(name: str) -> bool:
     try:
         MASKS.get(name)().paint(GRID, rng(0, 0, batch=2), Sight())
     except ValueError as error:
-        assert f"'{name}' looks at the pixels" in str(error)
+        assert f"'{name}' looks at the pixels" in str(error)  # noqa: PT017
         return True
     return False
 

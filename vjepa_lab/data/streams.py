@@ -250,7 +250,7 @@ class _Videos(Dataset):
             if len(samples) == 1:
                 return samples[0], None, counted
             raise ValueError(
-                f"source {self.reader.name}: stretches of episodes are read one at a time: expected clips=1, got {len(samples)}"
+                f"source {self.reader.name}: stretches are read one at a time: expected clips=1, got {len(samples)}"
             )
         shown = [self._views(sample.clip) for sample in samples]  # (views, 3, F, H, W) each
         views = torch.cat(shown)

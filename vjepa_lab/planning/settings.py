@@ -54,7 +54,7 @@ class CemConfig:
     "share of the elites that the next iteration, or the next plan, gets besides its own samples"
     shrink: float = 1.0
     "each iteration draws so many times fewer samples, but at least twice the elites"
-    warm_spread: float = 1.0
+    warm_spread: float = 0.3
     "first deviation of a plan that starts from the last one, as a multiple of that of one that does not"
     gradient_steps: int = 0
     "steps of gradient descent after the search; the energy must be differentiable"

@@ -1,7 +1,8 @@
 """The verb ``probe``: probes of a checkpoint, beside their controls and baselines, as records and a page.
 
 Each metric is one record (a line of results.jsonl): its value and interval, how many videos or episodes it rests on,
-the hash of the weights and of each split, every field of the probe, and the same figure of the controls and the baselines.
+the hash of the weights and of each split, every field of the probe, and the same figure of the controls and the
+baselines.
 """
 
 from __future__ import annotations
