@@ -48,7 +48,7 @@ VERBS = {
         "config_probe:ProbeConfig",
         "vjepa_lab.probes._verb:main",
         "measure what a frozen encoder knows, beside controls and baselines",
-        "vjepa-lab probe runs/quickstart/last.ckpt configs/probe/synthetic.yaml --report report.html",
+        "vjepa-lab probe runs/quickstart/last.ckpt --report report.html",
         word="checkpoint",
     ),
     "inspect": Verb(
