@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from vjepa_lab.registry import MASKS, Registry
+from vjepa_lab.registry import MASKS, PROBES, Registry
 
 
 def plugin(monkeypatch, module: str, registry: Registry) -> type:
@@ -47,6 +47,15 @@ def test_a_wrong_entry_is_one_clear_error(entry, words):
         MASKS.build(entry)
     assert all(word in str(caught.value) for word in words)
     assert "\n" not in str(caught.value)
+
+
+def test_a_mapping_takes_the_place_of_the_default_one():
+    default = PROBES.build({"name": "motion"}).source
+    assert set(default) == {"name", "split"}
+    assert PROBES.build({"name": "motion", "source": {"name": "coin", "path": "a"}}).source == {
+        "name": "coin",
+        "path": "a",
+    }
 
 
 def test_a_plugin_registers_from_outside_and_a_second_of_its_name_is_refused(monkeypatch):

@@ -79,6 +79,9 @@ class Registry:
             )
         try:
             schema = OmegaConf.structured(self.get(name))
+            for field in fields:  # a mapping takes the place of the default one, of which no field is to remain
+                if field in schema and OmegaConf.get_type(schema, field) is dict:
+                    schema[field] = {}
             return OmegaConf.to_object(OmegaConf.merge(schema, fields))
         except OmegaConfBaseException as error:
             raise ValueError(f"{self.kind} '{name}': {in_one_line(error)}") from None
