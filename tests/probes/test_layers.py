@@ -92,7 +92,7 @@ class Sharpening(nn.Module):
         frames = clip.transpose(1, 2).flatten(0, 1)
         grid = Grid(f // 2, 1, 1)
         layers = {}
-        for layer, cells in enumerate((1, 8, 2)):
+        for layer, cells in enumerate((1, 5, 2)):
             small = F.interpolate(F.adaptive_avg_pool2d(frames, cells), (8, 8))
             layers[layer] = Features(self.one * small.reshape(b, f // 2, -1), grid)
         blind = Features(torch.ones_like(layers[0].tokens), grid)
@@ -115,7 +115,7 @@ def test_truth_is_found_at_the_layer_that_shows_it(pool):
     assert set(found) == {"layer00/r2", "layer01/r2", "layer02/r2", "output/r2", "best_layer", "best"}
     assert found["best_layer"] == 1
     assert found["layer01/r2"] > 0.6
-    assert found["layer01/r2"] > found["layer02/r2"] > found["layer00/r2"]
+    assert found["layer01/r2"] > max(found["layer02/r2"], found["layer00/r2"])
     assert -0.05 < found["output/r2"] <= 0
 
 
