@@ -13,7 +13,7 @@ BASE = {"batch", "dist", "registry", "config", "config_world", "merge", "validat
     "config_probe",
     "validate_probe",
 }
-CORE = {"jepa", "dense_jepa", "world", "weights", "features", "baselines", "tokens"}
+CORE = {"jepa", "dense_jepa", "inverse", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
     "nn": {"batch", "nn"},
     "masks": BASE | {"masks"},
