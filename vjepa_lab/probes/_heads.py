@@ -30,6 +30,7 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from vjepa_lab import dist
 from vjepa_lab.nn.pooler import AttentiveClassifier
@@ -175,7 +176,7 @@ class Bank:
             inputs = _pool(weights, x, self.head.heads).unbind(1)
             layers = ["linear"] if names == ["label"] else [f"{name}_classifier" for name in names]
         return {
-            name: torch.bmm(read, weights[f"{layer}.weight"].transpose(1, 2)) + weights[f"{layer}.bias"][:, None]
+            name: _through(weights[f"{layer}.weight"], weights[f"{layer}.bias"], read)
             for name, layer, read in zip(names, layers, inputs, strict=True)
         }
 
@@ -190,7 +191,7 @@ def _pool(weights: dict[str, Tensor], x: Tensor, heads: int) -> Tensor:
     keys, values = block["xattn.kv.weight"].unflatten(1, (2, heads, d)).unbind(1)  # (K, H, d, D)
     value_bias = block["xattn.kv.bias"].unflatten(1, (2, heads, d))[:, 1]  # (K, H, d)
 
-    query = torch.baddbmm(block["xattn.q.bias"][:, None], first, block["xattn.q.weight"].transpose(1, 2))
+    query = _through(block["xattn.q.weight"], block["xattn.q.bias"], first)
     query = query.unflatten(-1, (heads, d)).transpose(1, 2)  # (K, H, Q, d)
     asked = (query @ keys) * (gain / math.sqrt(d))[:, None, None]  # (K, H, Q, D)
 
@@ -201,14 +202,38 @@ def _pool(weights: dict[str, Tensor], x: Tensor, heads: int) -> Tensor:
 
     offset = (values * shift[:, None, None]).sum(-1) + value_bias  # (K, H, d)
     projection = (values * gain[:, None, None]).flatten(0, 1)  # (K*H, d, D)
-    y = torch.bmm(read, projection.transpose(1, 2)).view(k, heads, q * b, d).transpose(1, 2)  # (K, Q*B, H, d)
+    y = _product(read, projection).view(k, heads, q * b, d).transpose(1, 2)  # (K, Q*B, H, d)
     y = y.reshape(k, q, b, width) + (first + offset.flatten(1)[:, None])[:, :, None]
 
     hidden = F.layer_norm(y, (width,), eps=1e-5).flatten(1, 2) * block["norm2.weight"][:, None]
     hidden = hidden + block["norm2.bias"][:, None]
-    hidden = torch.baddbmm(block["mlp.fc1.bias"][:, None], hidden, block["mlp.fc1.weight"].transpose(1, 2))
-    hidden = torch.baddbmm(block["mlp.fc2.bias"][:, None], F.gelu(hidden), block["mlp.fc2.weight"].transpose(1, 2))
+    hidden = F.gelu(_through(block["mlp.fc1.weight"], block["mlp.fc1.bias"], hidden))
+    hidden = _through(block["mlp.fc2.weight"], block["mlp.fc2.bias"], hidden)
     return y + hidden.view(k, q, b, width)
+
+
+def _through(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """K linear layers (K, out, in) on rows (K, B, in): (K, B, out)."""
+    return _product(x, weight) + bias[:, None]
+
+
+def _product(x: Tensor, weight: Tensor) -> Tensor:
+    return _Product.apply(x, weight)  # type: ignore[return-value]
+
+
+class _Product(torch.autograd.Function):
+    """x W^T, batched. The gradient of W comes out as W lies in memory, where torch's own is to be transposed after."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # pyright: ignore
+        ctx.save_for_backward(x, weight)
+        return torch.bmm(x, weight.transpose(1, 2))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> tuple[Tensor | None, Tensor]:  # pyright: ignore
+        x, weight = ctx.saved_tensors
+        return torch.bmm(grad, weight) if ctx.needs_input_grad[0] else None, torch.bmm(grad.transpose(1, 2), x)
 
 
 class _Linear(nn.Module):
