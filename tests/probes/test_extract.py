@@ -6,6 +6,7 @@ import torch
 from vjepa_lab.data.streams import Demand, Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
+from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._extract import extract
 
 LOOK = Look(frames=4, crop=16)
@@ -69,3 +70,21 @@ def test_other_weights_have_another_table(encoder, tmp_path):
 def test_clips_can_be_changed_on_the_way(encoder):
     table = extract(encoder, stream(), transform=lambda clip, keys: torch.zeros_like(clip), tag="black")
     assert torch.allclose(table.x[-1][0], table.x[-1][6], atol=1e-6)
+
+
+def test_encoders_of_equal_weights_that_see_differently_share_no_table(encoder, tmp_path):
+    """Bare pixels and constant features have the same weights, and so have encoders of other heads or rotary layout."""
+    twins = [control("pixels", encoder), control("constant", encoder), encoder]
+    for changed in ({"heads": 1}, {"rope": "released"}):
+        network = Encoder(**{"width": 24, "depth": 2, "heads": 2, "patch": 8} | changed)
+        network.load_state_dict(encoder.encoder.state_dict())
+        twins.append(FrozenEncoder(encoder=network, frames=4, crop=16))
+    assert twins[0].fingerprint() == twins[1].fingerprint()
+    assert len({twin.fingerprint() for twin in twins[2:]}) == 1
+    for twin in twins:
+        kept = stream()
+        kept.cache = str(tmp_path)
+        plain, first, again = (extract(twin, s).x[-1] for s in (stream(), kept, kept))
+        assert torch.equal(first, plain)
+        assert torch.equal(again, plain)
+    assert len(list(tmp_path.glob("*.safetensors"))) == len(twins)

@@ -48,6 +48,7 @@ def test_a_record_says_what_it_is_of(run, probe, tmp_path):
         assert r["choices"]["crop"] == 16
         constant = r["controls"]["constant"]["value"]
         assert -0.5 < constant <= 1e-9  # the mean of the fitted clips is no better than that of the test
+    assert [r["controls"]["pixels"]["value"] for r in records] != [r["controls"]["constant"]["value"] for r in records]
     rows = list(csv.DictReader((tmp_path / "results.csv").open()))
     assert float(rows[0]["value"]) == records[0]["value"]
     assert float(rows[0]["shuffled"]) == records[0]["controls"]["shuffled"]["value"]

@@ -27,7 +27,7 @@ from vjepa_lab.data.streams import Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.tokens import Features, Pool
 
-_VERSION = 1
+_VERSION = 2
 "of the kept tables: raise it when what they hold changes"
 
 
@@ -150,6 +150,7 @@ def _kept(encoder: FrozenEncoder, stream: Stream, layers: list[int], tag: str) -
     asked = {
         "version": _VERSION,
         "weights": encoder.fingerprint(),
+        "behaviour": _behaviour(encoder),
         "split": stream.digest(),
         "look": [repr(part) for part in (stream.demand, stream.spec, stream.seed)],
         "layers": layers,
@@ -158,6 +159,17 @@ def _kept(encoder: FrozenEncoder, stream: Stream, layers: list[int], tag: str) -
     }
     name = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
     return Path(str(stream.cache)) / f"{name}.safetensors"
+
+
+def _behaviour(encoder: FrozenEncoder) -> str:
+    """Hash of what the encoder makes of one fixed clip. Weights alone do not tell two encoders apart: heads, rotary
+    layout, norms and networks without weights of their own decide as well."""
+    shape = (1, 3, max(encoder.frames, encoder.tubelet), encoder.crop, encoder.crop)
+    clip = torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    features = encoder.tokens(clip)
+    digest = sha256(repr((type(encoder.encoder).__name__, features.grid, features.tokens.shape)).encode())
+    digest.update(features.tokens.cpu().contiguous().numpy().data)
+    return digest.hexdigest()
 
 
 def _write(path: Path, table: Table) -> None:
