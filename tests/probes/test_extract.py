@@ -88,3 +88,16 @@ def test_encoders_of_equal_weights_that_see_differently_share_no_table(encoder, 
         assert torch.equal(first, plain)
         assert torch.equal(again, plain)
     assert len(list(tmp_path.glob("*.safetensors"))) == len(twins)
+
+
+def test_a_kept_table_still_tells_what_could_not_be_read(encoder, tmp_path):
+    from PIL import Image
+
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "good.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "list.csv").write_text("path,label\ngood.png,a\nbroken.png,b\n")
+    for _ in range(2):
+        kept = Stream(Demand({"name": "listing", "path": str(tmp_path / "list.csv")}), LOOK, batch=2)
+        kept.cache = str(tmp_path / "features")
+        assert extract(encoder, kept).y["label"].tolist() == [0]
+        assert [(bad.key, bad.reason) for bad in kept.skipped] == [(str(tmp_path / "broken.png"), "undecodable")]

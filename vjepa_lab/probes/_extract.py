@@ -23,11 +23,11 @@ from torch import Tensor
 
 from vjepa_lab import dist
 from vjepa_lab.batch import Grid, RobotBatch
-from vjepa_lab.data.streams import Stream
+from vjepa_lab.data.streams import Bad, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.tokens import Features, Pool
 
-_VERSION = 2
+_VERSION = 3
 "of the kept tables: raise it when what they hold changes"
 
 
@@ -44,6 +44,8 @@ class Table(NamedTuple):
     "(n,)"
     grid: Grid
     "of one clip"
+    skipped: list[Bad]
+    "what could not be read, on this rank"
 
 
 def extract(
@@ -74,6 +76,7 @@ def extract(
         table = _encode(encoder, stream, layers, pool, transform)
         if kept is not None:
             _write(kept, table)
+    stream.skipped = table.skipped
     if stream.shuffled:
         order = torch.randperm(
             len(table.key), generator=torch.Generator().manual_seed(dist.derive(stream.seed, "shuffled", stream.name))
@@ -123,6 +126,7 @@ def _encode(
         unit=rows,
         key=[names[i] for i in order[rows].tolist()],
         grid=grid,
+        skipped=stream.skipped,
     )
 
 
@@ -177,7 +181,7 @@ def _write(path: Path, table: Table) -> None:
     tensors["unit"] = table.unit
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    note = {"key": json.dumps(table.key), "grid": json.dumps(table.grid)}
+    note = {"key": json.dumps(table.key), "grid": json.dumps(table.grid), "skipped": json.dumps(table.skipped)}
     save_file({name: x.contiguous() for name, x in tensors.items()}, partial, metadata=note)
     partial.replace(path)  # a stop in between leaves no half of a file under its name
 
@@ -192,4 +196,5 @@ def _read(path: Path) -> Table:
         unit=tensors["unit"],
         key=json.loads(note["key"]),
         grid=Grid(*json.loads(note["grid"])),
+        skipped=[Bad(*bad) for bad in json.loads(note["skipped"])],
     )
