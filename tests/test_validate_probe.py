@@ -22,6 +22,7 @@ def test_all_problems_are_told_at_once():
         stride=2,
         device="gpu",
         threads=0,
+        load={"headz": 3},
     )
     for part in (
         "checkpoint: give an encoder",
@@ -33,6 +34,7 @@ def test_all_problems_are_told_at_once():
         "at most one of fps and stride",
         "device: got 'gpu'",
         "threads: got 0",
+        "load.headz: unknown; there are: heads, predictor_heads, rope, interpolate",
     ):
         assert part in text
 

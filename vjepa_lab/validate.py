@@ -321,6 +321,30 @@ def export_problems(config: ExportConfig) -> list[str]:
     return problems
 
 
+def encoder_problems(config: Any, problems: list[str]) -> None:
+    """Check the fields with which a verb opens a frozen encoder and reads clips for it (embed, probe)."""
+    choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
+    known = ("heads", "predictor_heads", "rope", "interpolate")
+    problems.extend(f"load.{k}: unknown; there are: {', '.join(known)}" for k in config.load if k not in known)
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        problems.append(f"device: got '{config.device}', expected auto, cpu, cuda, cuda:<number> or mps")
+    choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
+    choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
+    if config.fps is not None and config.stride is not None:
+        problems.append(f"at most one of fps and stride may be set, got fps={config.fps} stride={config.stride}")
+    positive(config, ("frames", "crop", "fps", "stride", "threads", "timeout", "min_frames"), problems)
+    if config.workers < 0:
+        problems.append(f"workers: got {config.workers}, expected 0 or more")
+
+
+def positive(config: Any, names: Sequence[str], problems: list[str]) -> None:
+    """Fields that are set and not above 0 are added to ``problems``."""
+    for name in names:
+        value = getattr(config, name)
+        if value is not None and value <= 0:
+            problems.append(f"{name}: got {value}, expected more than 0")
+
+
 def embed_problems(config: EmbedConfig) -> list[str]:
     """Problems of ``vjepa-lab embed``."""
     problems: list[str] = []
@@ -331,9 +355,7 @@ def embed_problems(config: EmbedConfig) -> list[str]:
         problems.append(f"videos: no file {config.videos}")
     if not config.checkpoint:
         problems.append(f"checkpoint: give the weights of an encoder, {example}")
-    choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
-    known = ("heads", "predictor_heads", "rope", "interpolate")
-    problems.extend(f"load.{k}: unknown; there are: {', '.join(known)}" for k in config.load if k not in known)
+    encoder_problems(config, problems)
     choice("pool", config.pool, ("mean", "tubelet", "none"), problems)
     choice("dtype", config.dtype, ("float32", "float16", "bfloat16"), problems)
     if choice("format", config.format, ("safetensors", "parquet"), problems) and config.format == "parquet":
@@ -341,26 +363,14 @@ def embed_problems(config: EmbedConfig) -> list[str]:
             problems.append("format=parquet: pyarrow is not installed: pip install pyarrow (or use format=safetensors)")
         if config.dtype == "bfloat16":
             problems.append("dtype: parquet has no bfloat16; use float16 or float32")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
-        problems.append(f"device: got '{config.device}', expected auto, cpu, cuda, cuda:<number> or mps")
     choice("last", config.last, ("shift", "hold", "drop"), problems)
-    choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
-    choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
-    if config.fps is not None and config.stride is not None:
-        problems.append(f"at most one of fps and stride may be set, got fps={config.fps} stride={config.stride}")
     if config.windows and config.fps is None and config.stride is None:
         problems.append("windows: needs fps or stride")
     if config.windows and config.clips != 1:
         problems.append(f"clips: got {config.clips}, but windows cover the whole video; set clips=1 or windows=false")
     if config.hop is not None and not config.windows:
         problems.append("hop: belongs to windows; set windows=true")
-    positive = ("frames", "crop", "fps", "stride", "hop", "clips", "views", "shard", "batch", "threads", "timeout")
-    for name in (*positive, "min_frames", "parts"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            problems.append(f"{name}: got {value}, expected more than 0")
-    if config.workers < 0:
-        problems.append(f"workers: got {config.workers}, expected 0 or more")
+    positive(config, ("hop", "clips", "views", "shard", "batch", "parts"), problems)
     if not 0 <= config.part < max(config.parts, 1):
         problems.append(f"part: got {config.part}, expected 0..{config.parts - 1}")
     return problems

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.registry import PROBES
-from vjepa_lab.validate import choice, plugin_problems, weights_problem
+from vjepa_lab.validate import choice, encoder_problems, plugin_problems, weights_problem
 
 CONTROLS = ("untrained", "pixels", "constant", "shuffled")
 
@@ -36,19 +36,7 @@ def probe_problems(config: ProbeConfig) -> list[str]:
         choice("controls", name, CONTROLS, problems)
     if config.report is not None and not config.report.endswith(".html"):
         problems.append(f"report: got '{config.report}', expected a path ending in .html")
-    choice("encoder", config.encoder, ("auto", "target", "online", "ema"), problems)
-    choice("decoder", config.decoder, ("auto", "decord", "pyav", "torchcodec"), problems)
-    choice("precision", config.precision, ("fp32", "bf16-mixed"), problems)
-    if config.fps is not None and config.stride is not None:
-        problems.append(f"at most one of fps and stride may be set, got fps={config.fps} stride={config.stride}")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
-        problems.append(f"device: got '{config.device}', expected auto, cpu, cuda, cuda:<number> or mps")
-    for name in ("frames", "crop", "fps", "stride", "threads", "timeout", "min_frames"):
-        value = getattr(config, name)
-        if value is not None and value <= 0:
-            problems.append(f"{name}: got {value}, expected more than 0")
-    if config.workers < 0:
-        problems.append(f"workers: got {config.workers}, expected 0 or more")
+    encoder_problems(config, problems)
     return problems
 
 
