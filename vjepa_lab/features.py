@@ -149,13 +149,7 @@ class FrozenEncoder(nn.Module):
 
     def fingerprint(self) -> str:
         """Hash of the encoder's weights, by name, type, shape and content (sha256, hexadecimal)."""
-        digest = hashlib.sha256()
-        for name, x in self.state_dict().items():
-            if not name.startswith("encoder."):
-                continue  # the predictor, which has no part in features
-            digest.update(f"{name} {x.dtype} {list(x.shape)}".encode())
-            digest.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        return fingerprint(self.get_submodule("encoder"), prefix="encoder.")
 
     @property
     def device(self) -> torch.device:
@@ -363,6 +357,28 @@ class FrozenEncoder(nn.Module):
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
+
+def fingerprint(module: nn.Module, *, prefix: str = "") -> str:
+    """Hash of the weights of a module, by name (behind ``prefix``), type, shape and content (sha256, hexadecimal)."""
+    digest = hashlib.sha256()
+    for name, x in module.state_dict().items():
+        digest.update(f"{prefix}{name} {x.dtype} {list(x.shape)}".encode())
+        digest.update(x.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def device_of(name: str) -> torch.device:
+    """The device that a configuration names; ``auto`` is the first GPU if there is one.
+
+    Raises:
+        ValueError: a GPU, where torch sees none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"device: got {name}, but torch sees no GPU here")
+    return torch.device(name)
 
 
 def _float(features: Features) -> Features:

@@ -30,7 +30,7 @@ from vjepa_lab.curation.reading import Batch, Plan, Read, count_all, read_clips
 from vjepa_lab.curation.store import Bad, Store, Summary
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.sources.listing import Listing, ListingReader
-from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.features import FrozenEncoder, device_of
 from vjepa_lab.tokens import pooled, window_starts
 
 log = logging.getLogger("vjepa_lab")
@@ -101,11 +101,6 @@ def _open_encoder(config: EmbedConfig) -> FrozenEncoder:
     Raises:
         ValueError: it cannot be opened, has no such layers, or does not take clips of this size.
     """
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device: got {device}, but torch sees no GPU here")
     which: Any = config.encoder  # checked
     encoder = FrozenEncoder.of(
         config.checkpoint,
@@ -113,7 +108,7 @@ def _open_encoder(config: EmbedConfig) -> FrozenEncoder:
         frames=config.frames,
         crop=config.crop,
         dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
-        device=device,
+        device=device_of(config.device),
         **config.load,
     )
     wrong = [i for i in config.layers if not 0 <= i < encoder.depth]

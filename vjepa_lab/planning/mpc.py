@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from vjepa_lab.config_world import PlanConfig
 from vjepa_lab.data.clips import BadSample
+from vjepa_lab.features import device_of
 from vjepa_lab.planning import loop
 from vjepa_lab.planning.landscape import landscape
 from vjepa_lab.planning.loop import Attempt, MakePolicy
@@ -46,7 +47,7 @@ def main(config: PlanConfig) -> int:
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     planner = planner_of(config.planner)
-    model = open_model(config.checkpoint, device=_device(config.device))
+    model = open_model(config.checkpoint, device=device_of(config.device))
     out = Path(config.out)
     out.mkdir(parents=True, exist_ok=True)
     millions = sum(p.numel() for p in model.world.parameters()) / 1e6
@@ -209,9 +210,3 @@ def _landscapes(config: PlanConfig, model: Model, out: Path) -> str:
     share = f"{within}/{len(rows)} = {within / len(rows):.0%} [{low:.0%}, {high:.0%}]"
     axes = f"{' and '.join(names[d] for d in block.dims)}, {block.cells} values each"
     return f"landscape minimum within one cell of the true action in {share} of pairs ({axes})"
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from vjepa_lab import __version__
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.data.streams import Look, Stream
-from vjepa_lab.features import FrozenEncoder
+from vjepa_lab.features import FrozenEncoder, device_of
 from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
@@ -72,17 +72,17 @@ def main(config: ProbeConfig) -> int:
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(config.probes) * len(encoders), unit="measurement", disable=not config.progress) as bar:
         for entry in config.probes:
+            probe = PROBES.build(entry)
             found: dict[str, dict[str, Estimate]] = {}
             streams: dict[str, Stream] = {}
             for name, network in encoders.items():
                 bar.set_description(f"{entry['name']} {name or 'encoder'}")
-                probe = PROBES.build(entry)
                 read = _streams(config, probe, look, network, shuffled=name == "shuffled")
                 found[name] = dict(probe.run(network, read))
                 bad |= {b.key: b._asdict() for stream in read.values() for b in stream.skipped}
                 streams = streams or read
                 bar.update()
-            records += _records(config, entry, encoder, streams, found)
+            records += _records(config, entry["name"], probe, encoder, streams, found)
             if not pictures and config.report is not None:
                 pictures.append(Section("Features", films(pca_film(encoder, _shown(streams, _CLIPS_SHOWN)))))
     _write(out, records, list(bad.values()))
@@ -102,11 +102,6 @@ def main(config: ProbeConfig) -> int:
 
 
 def _open(config: ProbeConfig, checkpoint: str, load: dict[str, Any], which: str) -> FrozenEncoder:
-    device = config.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ValueError(f"device: got {device}, but torch sees no GPU here")
     chosen: Any = which  # checked
     return FrozenEncoder.of(
         checkpoint,
@@ -114,7 +109,7 @@ def _open(config: ProbeConfig, checkpoint: str, load: dict[str, Any], which: str
         frames=config.frames,
         crop=config.crop,
         dtype=torch.bfloat16 if config.precision == "bf16-mixed" else torch.float32,
-        device=device,
+        device=device_of(config.device),
         **load,
     )
 
@@ -133,7 +128,8 @@ def _streams(
 
 def _records(
     config: ProbeConfig,
-    entry: dict[str, Any],
+    name: str,
+    probe: Any,
     encoder: FrozenEncoder,
     streams: dict[str, Stream],
     found: dict[str, dict[str, Estimate]],
@@ -143,19 +139,19 @@ def _records(
         "units_of": "video",
         "seed": config.seed,
         "split": {
-            name: {"hash": s.digest(), "videos": len(s), "skipped": len(s.skipped)} for name, s in streams.items()
+            split: {"hash": s.digest(), "videos": len(s), "skipped": len(s.skipped)} for split, s in streams.items()
         },
         "weights": encoder.fingerprint(),
         "checkpoint": config.checkpoint,
-        "choices": asdict(PROBES.build(entry))
+        "choices": asdict(probe)
         | {"frames": encoder.frames, "crop": encoder.crop, "fps": config.fps, "stride": config.stride}
         | {"precision": config.precision, "encoder": config.encoder},
         "vjepa_lab": __version__,
     }
     for metric, estimate in found[""].items():
-        others = {name: _plain(values[metric]) for name, values in found.items() if name and metric in values}
+        others = {other: _plain(v[metric]) for other, v in found.items() if other and metric in v}
         yield {
-            "probe": entry["name"],
+            "probe": name,
             "metric": metric,
             **_plain(estimate),
             "controls": {name: others[name] for name in config.controls if name in others},
@@ -184,7 +180,7 @@ def _shown(streams: dict[str, Stream], count: int) -> torch.Tensor:
 
 def _write(out: Path, records: list[dict[str, Any]], bad: list[dict[str, str]]) -> None:
     (out / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records), encoding="utf-8")
-    others = list(dict.fromkeys(name for r in records for name in (*r["controls"], *r["baselines"])))
+    others = _others(records)
     with (out / "results.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
         rows.writerow([*_COLUMNS, *others])
@@ -196,7 +192,7 @@ def _write(out: Path, records: list[dict[str, Any]], bad: list[dict[str, str]]) 
 
 def _in_words(records: list[dict[str, Any]], out: Path, bad: int) -> str:
     """The results as a table."""
-    others = list(dict.fromkeys(name for r in records for name in (*r["controls"], *r["baselines"])))
+    others = _others(records)
     rows = [["metric", "value", "95 % interval", "units", *others]]
     for r in records:
         known = r["controls"] | r["baselines"]
@@ -208,6 +204,11 @@ def _in_words(records: list[dict[str, Any]], out: Path, bad: int) -> str:
     if bad:
         lines.append(f"{bad} files could not be read; each and its reason: {out / 'bad_samples.jsonl'}")
     return "\n".join([*lines, f"records: {out / 'results.jsonl'}"])
+
+
+def _others(records: list[dict[str, Any]]) -> list[str]:
+    """Names of the controls and baselines that any metric has a figure of."""
+    return list(dict.fromkeys(name for r in records for name in (*r["controls"], *r["baselines"])))
 
 
 def _figure(value: float | None) -> str:

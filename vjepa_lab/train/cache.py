@@ -40,6 +40,7 @@ from vjepa_lab.data.episodes import EpisodeReader
 from vjepa_lab.data.kept import KeptReader, Whole, whole
 from vjepa_lab.data.loader import Reader
 from vjepa_lab.data.transforms import normalize
+from vjepa_lab.features import fingerprint
 from vjepa_lab.merge import to_plain
 from vjepa_lab.train.modules import PosttrainModule
 from vjepa_lab.world import World
@@ -74,15 +75,6 @@ def kept_readers(config: PosttrainConfig, readers: Sequence[Reader[Any]], encode
             (folder / "about.json").write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
         kept.append(KeptReader(reader, folder))
     return kept
-
-
-def fingerprint(module: nn.Module) -> str:
-    """A hash of the weights of a module, in hexadecimal."""
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 class Keep(L.Callback):
