@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from vjepa_lab.batch import Grid, Rng, Rows
-from vjepa_lab.masks import Sight
+from vjepa_lab.masks import Painted, Sight
 from vjepa_lab.masks._saliency import KINDS, MapOptions, of_features, rgb, saliency
 from vjepa_lab.masks.multiblock import Multiblock
 
@@ -119,6 +119,18 @@ def first_of(order: Tensor, members: Tensor, count: int | Tensor) -> Tensor:
     ids = ids.gather(1, (~members).gather(1, ids).int().argsort(dim=1, stable=True))
     rank = torch.empty_like(ids).scatter_(1, ids, torch.arange(ids.shape[1], device=ids.device).expand_as(ids))
     return members & (rank < (count.unsqueeze(1) if isinstance(count, Tensor) else count))
+
+
+def hidden_count(budget: float, grid: Grid) -> int:
+    """How many tokens a share of them is: rounded down, at least one, and never all."""
+    return min(max(int(budget * grid.n), 1), grid.n - 1)
+
+
+def painted(order: Tensor, budget: float, grid: Grid, static: Tensor | None = None) -> list[Painted]:
+    """One mask that hides the ``budget`` of tokens that come first in ``order`` (B, N), in every clip as many."""
+    count = hidden_count(budget, grid)
+    hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
+    return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=static)]
 
 
 def shuffled_order(values: Tensor, rows: Rows) -> Tensor:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from vjepa_lab.batch import Grid, Rng
 from vjepa_lab.masks import Painted, Sight
-from vjepa_lab.masks._interaction import check, first_of, pixels
+from vjepa_lab.masks._interaction import check, painted, pixels
 from vjepa_lab.masks._saliency import saliency
 from vjepa_lab.registry import MASKS
 
@@ -63,10 +63,7 @@ class IaJepa:
             if sight.event is None:
                 raise ValueError("mask 'ia_jepa': gt_boost needs annotated events, and their times are not known")
             values = values * 5.0 ** self.events_per_tubelet(sight.event, grid, frames.shape[2])[..., None, None]
-        count = min(max(int(self.budget * grid.n), 1), grid.n - 1)
-        order = -values.flatten(1)
-        hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
-        return [Painted(hidden.unflatten(1, grid), grid.n - count, count)]
+        return painted(-values.flatten(1), self.budget, grid)
 
     def events_per_tubelet(self, event: Tensor, grid: Grid, frames: int) -> Tensor:
         """(B, t): events (B, E), in frames of the clip, that fall into each tubelet."""

@@ -37,6 +37,7 @@ from vjepa_lab.masks._interaction import (
     check_kind,
     either,
     first_of,
+    hidden_count,
     look,
     shuffled_order,
     tube_order,
@@ -95,7 +96,7 @@ accel_feature"
     def paint(self, grid: Grid, rng: Rng, sight: Sight) -> list[Painted]:
         """One mask that hides the same number of tokens in every clip."""
         seen = look("interaction_blocks", self.saliency, self.maps, self.mix, grid, rng, sight)
-        count = min(max(int(self.budget * grid.n), 1), grid.n - 1)
+        count = hidden_count(self.budget, grid)
         everywhere = torch.ones(rng.local.count, grid.n, dtype=torch.bool, device=rng.local.device)
         blocks = self._blocks(seen.saliency, grid, rng)
         if self.fill == "tubes":

@@ -18,11 +18,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from vjepa_lab.batch import Grid, Rng
 from vjepa_lab.masks import Painted, Sight
-from vjepa_lab.masks._interaction import Mix, check, check_kind, either, first_of, look, tube_order
+from vjepa_lab.masks._interaction import Mix, check, check_kind, either, look, painted, tube_order
 from vjepa_lab.masks._saliency import MapOptions
 from vjepa_lab.registry import MASKS
 
@@ -51,7 +49,6 @@ accel_feature"
     def paint(self, grid: Grid, rng: Rng, sight: Sight) -> list[Painted]:
         """One mask that hides the same number of tokens in every clip."""
         seen = look("interaction_multiblock", self.saliency, self.maps, self.mix, grid, rng, sight)
-        count = min(max(int(self.budget * grid.n), 1), grid.n - 1)
         highest = seen.saliency.amax(1).flatten(1)  # (B, h * w)
         u = rng.local.uniform(highest.shape[1]).clamp(min=2**-25)
         # Gumbel top-k; cells without saliency come last, in random order.
@@ -59,5 +56,4 @@ accel_feature"
         centres = keys.argsort(dim=1, descending=True, stable=True)[:, :_CENTRES]
         order = tube_order(grid, self.scale, rng, centres)
         order = either(seen.uniform, tube_order(grid, self.scale, rng), order)
-        hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
-        return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=seen.static)]
+        return painted(order, self.budget, grid, seen.static)

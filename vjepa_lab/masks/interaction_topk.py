@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from vjepa_lab.batch import Grid, Rng
 from vjepa_lab.masks import Painted, Sight
 from vjepa_lab.masks._interaction import (
@@ -19,8 +17,8 @@ from vjepa_lab.masks._interaction import (
     check,
     check_kind,
     either,
-    first_of,
     look,
+    painted,
     shuffled_order,
     tube_order,
 )
@@ -50,8 +48,6 @@ accel_feature"
     def paint(self, grid: Grid, rng: Rng, sight: Sight) -> list[Painted]:
         """One mask that hides the same number of tokens in every clip."""
         seen = look("interaction_topk", self.saliency, self.maps, self.mix, grid, rng, sight)
-        count = min(max(int(self.budget * grid.n), 1), grid.n - 1)
         order = shuffled_order(seen.saliency.flatten(1), rng.local)
         order = either(seen.uniform, tube_order(grid, self.fallback, rng), order)
-        hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
-        return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=seen.static)]
+        return painted(order, self.budget, grid, seen.static)

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
-
 from vjepa_lab.batch import Grid, Rng
 from vjepa_lab.masks import Painted, Sight
-from vjepa_lab.masks._interaction import Mix, check, either, first_of, look, shuffled_order, tube_order
+from vjepa_lab.masks._interaction import Mix, check, either, look, painted, shuffled_order, tube_order
 from vjepa_lab.masks._saliency import MapOptions, velocity
 from vjepa_lab.registry import MASKS
 
@@ -38,8 +36,6 @@ class Motion:
         """One mask that hides the same number of tokens in every clip."""
         seen = look("motion", "velocity", MapOptions(), self.mix, grid, rng, sight)
         speed = velocity(seen.frames, grid, compensate=True) if self.compensate else seen.saliency
-        count = min(max(int(self.budget * grid.n), 1), grid.n - 1)
         order = shuffled_order(speed.flatten(1), rng.local)
         order = either(seen.uniform, tube_order(grid, self.fallback, rng), order)
-        hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
-        return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=seen.static)]
+        return painted(order, self.budget, grid, seen.static)
