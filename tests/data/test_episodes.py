@@ -1,5 +1,7 @@
 """Episodes to samples: pictures, states and actions belong together, whatever robot is asked for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -9,9 +11,11 @@ from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.containers import Unreadable
 from vjepa_lab.data.decoders import Decoded
 from vjepa_lab.data.episodes import Episode, EpisodeReader
-from vjepa_lab.data.loader import Loader, evaluation
+from vjepa_lab.data.loader import Loader
 from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.skips import Skips
+from vjepa_lab.data.streams import Demand, Look, Stream
+from vjepa_lab.registry import SOURCES
 from vjepa_lab.robots import DROID, Robot
 
 SPEC = RobotSpec(frames=5, height=8, width=8, fps=5.0)
@@ -224,9 +228,10 @@ def test_bad_episodes_are_replaced_by_others_of_the_source_and_counted(tmp_path)
     assert "a: missing" in stream.skips.report()
 
 
-def test_an_evaluation_of_episodes_pads_its_last_batch():
+def test_an_evaluation_of_episodes_pads_its_last_batch(monkeypatch):
     reader = EpisodeReader(Made(5), SPEC._replace(random=False))
-    batches = list(evaluation(reader, first=0, count=5, batch=2))
+    monkeypatch.setattr(SOURCES, "build", lambda entry: SimpleNamespace(open=lambda spec: reader))
+    batches = list(Stream(Demand({}, count=5), Look(frames=5, crop=8), batch=2))
     assert [b.valid.tolist() for b in batches] == [[True, True], [True, True], [True, False]]
     assert isinstance(batches[0], RobotBatch)
 

@@ -1,6 +1,7 @@
 """The stream of a run: exact under resume, ranks and workers; bad samples are replaced, counted and reported."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,8 +10,10 @@ import torch
 from vjepa_lab import dist
 from vjepa_lab.batch import Sample
 from vjepa_lab.data.clips import BadSample
-from vjepa_lab.data.loader import Augment, Loader, evaluation
+from vjepa_lab.data.loader import Augment, Loader
 from vjepa_lab.data.skips import Skips
+from vjepa_lab.data.streams import Demand, Look, Stream
+from vjepa_lab.registry import SOURCES
 
 
 class Numbers:
@@ -162,11 +165,13 @@ def test_augmentation_is_drawn_per_slot_for_sources_that_ask_for_it():
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 def test_an_evaluation_sees_every_clip_once_over_all_ranks(monkeypatch, world):
+    monkeypatch.setattr(SOURCES, "build", lambda entry: SimpleNamespace(open=lambda spec: Numbers()))
+    monkeypatch.setattr(dist, "sum_over_ranks", lambda x: x)
     seen = []
     for rank in range(world):
         monkeypatch.setattr(dist, "world", lambda: world)
         monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
-        batches = list(evaluation(Numbers(), first=10, count=13, batch=4))
+        batches = list(Stream(Demand({}, first=10, count=13), Look(frames=1, crop=2), batch=4))
         assert len(batches) == -(-13 // (4 * world))
         seen += [int(i) for b in batches for i in b.truth["i"][b.valid]]
     assert sorted(seen) == list(range(10, 23))

@@ -221,31 +221,6 @@ class _Share(Sampler[list[int]]):
 
 
 @overload
-def evaluation(reader: Reader[Sample], *, first: int, count: int, batch: int) -> Iterator[ClipBatch]: ...
-
-
-@overload
-def evaluation(reader: Reader[RobotSample], *, first: int, count: int, batch: int) -> Iterator[RobotBatch]: ...
-
-
-def evaluation(reader: Reader[Any], *, first: int, count: int, batch: int) -> Iterator[Any]:
-    """Clips ``first .. first + count - 1`` of a source in order, each exactly once over all ranks, with their truth.
-
-    Every rank yields the same number of batches; padding rows repeat a clip and have ``valid`` False.
-
-    Raises:
-        BadSample: one cannot be read (an evaluation set must be whole).
-    """
-    world, rank = dist.world(), dist.rank()
-    rounds = -(-count // (batch * world))
-    for r in range(rounds):
-        start = (r * world + rank) * batch
-        places = [start + i for i in range(batch)]
-        samples = [reader.read(first + min(p, count - 1), np.random.default_rng(0)) for p in places]
-        yield collate(samples, valid=[p < count for p in places], truth=True)
-
-
-@overload
 def collate(samples: Sequence[Sample], *, valid: Sequence[bool] | None = ..., truth: bool = ...) -> ClipBatch: ...
 
 

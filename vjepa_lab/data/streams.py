@@ -64,6 +64,29 @@ class Demand(NamedTuple):
     "a robot's description: the source gives stretches of episodes, with states and actions"
 
 
+def fit_select_test(fit: Demand, *, test: dict[str, Any], count: int) -> dict[str, Demand]:
+    """What is fitted on, the share of it that is held out for choosing, and what is reported on.
+
+    Args:
+        fit: both of the first two.
+        test: the source of the last; empty: the videos of the same source that follow.
+        count: videos of the last; 0: all that are left.
+    """
+    behind = 0 if test else fit.count or 0
+    reported = fit._replace(source=test or fit.source, first=behind, count=count or None)
+    return {"fit": fit._replace(part="train"), "select": fit._replace(part="select"), "test": reported}
+
+
+def count_problem(fit: int, test: int, *, elsewhere: bool) -> str | None:
+    """What is wrong with the numbers of clips of a probe, 0 being all; ``elsewhere``: test is a source of its own."""
+    if fit < 0 or test < 0 or (fit == 0 and not elsewhere):
+        return (
+            f"fit_clips and test_clips: got {fit} and {test}, expected numbers above 0, or 0 for all where test is a "
+            "source of its own"
+        )
+    return None
+
+
 class Look(NamedTuple):
     """What the driver says for all streams."""
 

@@ -30,7 +30,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from vjepa_lab.data.streams import Demand, Stream
+from vjepa_lab.data.streams import Demand, Stream, count_problem, fit_select_test
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import _mlp, _pairs, _stats
 from vjepa_lab.probes._pairs import Names, Pairs
@@ -103,18 +103,15 @@ class InverseDynamics:
             problems.append("layers: got none, expected -1 (the output) or blocks")
         if not self.heads or set(self.heads) - set(HEADS):
             problems.append(f"heads: got {self.heads}, expected some of {', '.join(HEADS)}")
-        if self.fit_clips < 0 or self.test_clips < 0 or (self.fit_clips == 0 and not self.test):
-            problems.append(
-                f"fit_clips and test_clips: got {self.fit_clips} and {self.test_clips}, expected numbers above 0, or 0 "
-                "for all where test is a source of its own"
-            )
+        wrong = count_problem(self.fit_clips, self.test_clips, elsewhere=bool(self.test))
+        problems += [wrong] if wrong else []
         if self.seeds < 1 or self.steps < 1:
             problems.append(f"seeds and steps: got {self.seeds} and {self.steps}, expected at least 1")
         if problems:
             raise ValueError("probe inverse_dynamics: " + "; ".join(problems))
 
     def demands(self) -> dict[str, Demand]:
-        common = Demand(
+        fit = Demand(
             self.source,
             count=self.fit_clips or None,
             frames=self.frames,
@@ -122,12 +119,7 @@ class InverseDynamics:
             stride=None if self.fps else 1,
             robot=self.robot or None,
         )
-        held_out = common._replace(
-            source=self.test or self.source,
-            first=0 if self.test else self.fit_clips,
-            count=self.test_clips or None,
-        )
-        return {"fit": common._replace(part="train"), "select": common._replace(part="select"), "test": held_out}
+        return fit_select_test(fit, test=self.test, count=self.test_clips)
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         found = {name: self._read(encoder, stream) for name, stream in streams.items()}

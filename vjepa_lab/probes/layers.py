@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 from torch import Tensor
 from torch.nn import functional as F
 
-from vjepa_lab.data.streams import Demand, Stream
+from vjepa_lab.data.streams import Demand, Stream, count_problem, fit_select_test
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import _pairs, _stats
 from vjepa_lab.probes._extract import extract
@@ -78,11 +78,8 @@ class Layers:
             problems.append(f"target: got '{self.target}' of a robot, expected action")
         if self.target == "action" and self.frames is not None and self.frames < 4:
             problems.append(f"frames: got {self.frames}, expected at least 4, to tell actions that are near")
-        if self.fit_clips < 0 or self.test_clips < 0 or (self.fit_clips == 0 and not self.test):
-            problems.append(
-                f"fit_clips and test_clips: got {self.fit_clips} and {self.test_clips}, expected numbers above 0, or 0 "
-                "for all where test is a source of its own"
-            )
+        wrong = count_problem(self.fit_clips, self.test_clips, elsewhere=bool(self.test))
+        problems += [wrong] if wrong else []
         if problems:
             raise ValueError("probe layers: " + "; ".join(problems))
 
@@ -96,12 +93,7 @@ class Layers:
             stride=1 if every else None,
             robot=self.robot or None,
         )
-        test = fit._replace(
-            source=self.test or self.source,
-            first=0 if self.test else self.fit_clips,
-            count=self.test_clips or None,
-        )
-        return {"fit": fit._replace(part="train"), "select": fit._replace(part="select"), "test": test}
+        return fit_select_test(fit, test=self.test, count=self.test_clips)
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         layers = [*range(encoder.depth), -1]
