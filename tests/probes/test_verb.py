@@ -6,6 +6,8 @@ import json
 import pytest
 
 from vjepa_lab.cli import main
+from vjepa_lab.probes.motion import Motion
+from vjepa_lab.report import Section, prose
 from vjepa_lab.train.folder import read_metrics
 
 PROBE = "{name: motion, fit_clips: 24, select_clips: 8, test_clips: 10, batch: 8, cells: 2, every: 3}"
@@ -69,6 +71,26 @@ def test_the_page_holds_every_metric(probe, tmp_path):
     probe(f"report={tmp_path}/page.html")
     page = (tmp_path / "page.html").read_text()
     assert all(word in page for word in ("position", "velocity", "untrained", "shuffled", "Features"))
+
+
+def test_the_page_shows_the_pictures_that_a_probe_has_of_its_own(probe, tmp_path, monkeypatch):
+    seen = []
+
+    def run(self, encoder, streams, measure=Motion.run):
+        seen.append(encoder)
+        return measure(self, encoder, streams)
+
+    def sections(self):
+        return [Section("Own picture", prose(f"of encoder {len(seen)}"))]
+
+    monkeypatch.setattr(Motion, "run", run)
+    monkeypatch.setattr(Motion, "sections", sections, raising=False)
+    probe("controls=[untrained]", f"report={tmp_path}/page.html")
+    page = (tmp_path / "page.html").read_text()
+    assert len(seen) == 2
+    assert page.count("of encoder 1") == 1  # of the encoder, not of its controls
+    assert "of encoder 2" not in page
+    assert all(word in page for word in ("Own picture", "Features"))
 
 
 def test_files_that_cannot_be_read_are_listed_and_the_rest_is_measured(run, tmp_path, capsys):

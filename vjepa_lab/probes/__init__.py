@@ -8,13 +8,14 @@ during training (``train/callbacks.py``) and the verb ``probe`` on a checkpoint 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from vjepa_lab.data.streams import Demand, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes._stats import Estimate
+from vjepa_lab.report import Section
 
-__all__ = ["Demand", "Estimate", "Probe", "Stream"]
+__all__ = ["Demand", "Estimate", "Probe", "Shows", "Stream"]
 
 
 class Probe(Protocol):
@@ -31,4 +32,13 @@ class Probe(Protocol):
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         """Yield (metric, estimate). Every rank calls it with equally many batches and gets equal values."""
+        ...
+
+
+@runtime_checkable
+class Shows(Protocol):
+    """A probe with pictures of its own."""
+
+    def sections(self) -> list[Section]:
+        """What the report shows of the last run, beside the table and the curves that every probe has."""
         ...

@@ -25,6 +25,7 @@ from vjepa_lab import __version__
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder, device_of
+from vjepa_lab.probes import Shows
 from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
@@ -79,11 +80,13 @@ def main(config: ProbeConfig) -> int:
                 bar.set_description(f"{entry['name']} {name or 'encoder'}")
                 read = _streams(config, probe, look, network, shuffled=name == "shuffled")
                 found[name] = dict(probe.run(network, read))
+                if not name and config.report is not None:
+                    pictures += _own_sections(probe)
                 bad |= {b.key: b._asdict() for stream in read.values() for b in stream.skipped}
                 streams = streams or read
                 bar.update()
             records += _records(config, entry["name"], probe, encoder, streams, found)
-            if not pictures and config.report is not None:
+            if entry is config.probes[0] and config.report is not None:
                 pictures.append(Section("Features", films(pca_film(encoder, _shown(streams, _CLIPS_SHOWN)))))
     _write(out, records, list(bad.values()))
     log.info(_in_words(records, out, len(bad)))
@@ -136,8 +139,7 @@ def _records(
 ) -> Iterator[dict[str, Any]]:
     """One record per metric of the encoder."""
     shared = {
-        "units_of": "video",
-        "seed": config.seed,
+        "unit": "/".join(dict.fromkeys(s.units_of for s in streams.values())),
         "split": {
             split: {"hash": s.digest(), "videos": len(s), "skipped": len(s.skipped)} for split, s in streams.items()
         },
@@ -154,6 +156,7 @@ def _records(
             "probe": name,
             "metric": metric,
             **_plain(estimate),
+            "seeds": [config.seed] if math.isnan(estimate.sd) else list(range(probe.seeds)),
             "controls": {name: others[name] for name in config.controls if name in others},
             "baselines": {name: others[name] for name in config.baselines if name in others},
             **shared,
@@ -163,6 +166,10 @@ def _records(
 def _plain(estimate: Estimate) -> dict[str, Any]:
     """An estimate for JSON, which has no NaN."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in estimate._asdict().items()}
+
+
+def _own_sections(probe: Any) -> list[Section]:
+    return probe.sections() if isinstance(probe, Shows) else []
 
 
 def _shown(streams: dict[str, Stream], count: int) -> torch.Tensor:
