@@ -42,7 +42,7 @@ def test_a_record_says_what_it_is_of(run, probe, tmp_path):
     records = probe()
     for r in records:
         assert set(r["controls"]) == {"untrained", "pixels", "constant", "shuffled"}
-        assert r["units"] == 10
+        assert (r["units"], r["unit"], r["seeds"]) == (10, "video", [0])
         assert r["split"]["test"] == {"hash": r["split"]["test"]["hash"], "videos": 10, "skipped": 0}
         assert len({part["hash"] for part in r["split"].values()}) == 3
         assert len(r["weights"]) == 64

@@ -62,6 +62,9 @@ class Layout(Protocol):
     robot: Robot
     "describes the states of its episodes"
 
+    cameras: int
+    "indices of one episode: index // cameras is the episode"
+
     @property
     def rate(self) -> float | None:
         """Steps per second where it is the same for all."""
@@ -91,6 +94,11 @@ class EpisodeReader:
         self.robot = spec.robot
         self.layout = layout
         self.spec = spec
+
+    @property
+    def cameras(self) -> int:
+        """Stretches in a row that show one episode at one time."""
+        return self.layout.cameras
 
     def __len__(self) -> int:
         return len(self.layout) * self.spec.clips

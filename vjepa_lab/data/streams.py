@@ -9,8 +9,8 @@ Decisions:
   batches; rows that only fill the last ones have ``valid`` False.
 - A file that gives no clip keeps its place with ``valid`` False and is listed in ``skipped``; it is not replaced, so
   that two encoders are measured on the same clips. A split of which nothing can be read is an error.
-- A part of a source that is held out for choosing (``part``) is drawn by video, by a permutation that depends on the
-  seed and on the number of videos alone.
+- A part of a source that is held out for choosing (``part``) is drawn by unit, by a permutation that depends on the
+  seed and on the number of units alone. A unit is a video, or an episode with all its cameras.
 """
 
 from __future__ import annotations
@@ -147,6 +147,8 @@ class Stream:
         self.name: str = self.reader.name
         self.classes: list[str] | None = getattr(self.reader, "classes", None)
         self.rows = self._rows()
+        self.units = np.unique(self.rows // self._cameras, return_inverse=True)[1]
+        "int64 (rows,) which video or episode each row belongs to, from 0"
         self.skipped: list[Bad] = []
         "what could not be read in the last iteration on this rank"
         self.cache: str | None = None
@@ -161,6 +163,11 @@ class Stream:
         key = getattr(self.reader, "key", None)
         index = int(self.rows[row]) * self.demand.clips
         return key(index) if key is not None else f"{self.name}/{index}"
+
+    @property
+    def units_of(self) -> Literal["video", "episode"]:
+        """What a unit is: the rows of one are not independent."""
+        return "episode" if self.demand.robot is not None else "video"
 
     def digest(self) -> str:
         """Hash of which videos the split holds, in order."""
@@ -216,12 +223,21 @@ class Stream:
         rows = np.arange(demand.first, demand.first + count)
         if demand.part == "all":
             return rows
+        unit = rows // self._cameras - rows[0] // self._cameras
+        count = int(unit[-1]) + 1
         held = max(1, round(demand.share * count))
         if held >= count:
-            raise ValueError(f"source {self.name}: cannot hold out {held} of {count} videos for choosing; give more")
+            raise ValueError(
+                f"source {self.name}: cannot hold out {held} of {count} {self.units_of}s for choosing; give more"
+            )
         key = dist.derive(self.seed, "select", count)
         order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
-        return rows[np.sort(order[:held] if demand.part == "select" else order[held:])]
+        return rows[np.isin(unit, order[:held], invert=demand.part == "train")]
+
+    @property
+    def _cameras(self) -> int:
+        """Rows that show one episode: so many cameras, one after the other."""
+        return getattr(self.reader, "cameras", 1)
 
     def _spec(self, look: Look) -> ClipSpec | RobotSpec:
         demand = self.demand

@@ -27,7 +27,7 @@ from vjepa_lab.data.streams import Bad, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.tokens import Features, Pool
 
-_VERSION = 3
+_VERSION = 4
 "of the kept tables: raise it when what they hold changes"
 
 
@@ -39,7 +39,7 @@ class Table(NamedTuple):
     y: dict[str, Tensor]
     "label int64 (n,), event float32 (n,) and what the batches hold as truth; of robots states and actions"
     unit: Tensor
-    "int64 (n,) number of the video, from 0"
+    "int64 (n,) number of the video, or of the episode whatever the camera, from 0"
     key: list[str]
     "(n,)"
     grid: Grid
@@ -123,7 +123,7 @@ def _encode(
     return Table(
         x={int(name[2:]): x[rows] for name, x in gathered.items() if name.startswith("x.")},
         y={name[2:]: y[rows] for name, y in gathered.items() if name.startswith("y.")},
-        unit=rows,
+        unit=torch.from_numpy(stream.units)[rows],
         key=[names[i] for i in order[rows].tolist()],
         grid=grid,
         skipped=stream.skipped,

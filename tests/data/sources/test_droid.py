@@ -150,3 +150,21 @@ def test_a_real_episode_gives_the_same_states_from_all_cameras_and_its_actions_l
     for action, then in zip(left.actions, left.states[1:], strict=True):
         state = DROID.integrate(state, action.double())
         assert (state - then).abs().max() < 1e-6
+
+
+def test_all_cameras_of_an_episode_are_one_unit_and_on_one_side_of_a_held_out_share(droid, tmp_path):
+    """Two pictures of one motion are not independent: an interval that counts both is too narrow."""
+    from vjepa_lab.data.streams import Demand, Look, Stream
+
+    for name in "abcdef":
+        droid(name, steps=12)
+    source = {"name": "droid", "path": str(tmp_path), "rate": 15, "cameras": ["left", "right"]}
+    demand = Demand(source, frames=4, fps=15.0, robot={"name": "droid"}, share=0.5)
+    whole = Stream(demand, Look(frames=4, crop=16), batch=4)
+    assert whole.units.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5]
+    assert whole.units_of == "episode"
+    parts = {p: Stream(demand._replace(part=p), Look(frames=4, crop=16), batch=4) for p in ("train", "select")}
+    shown = {p: [s.key(row).rpartition(":")[0] for row in range(len(s))] for p, s in parts.items()}
+    assert [len(keys) for keys in shown.values()] == [6, 6]
+    assert not set(shown["train"]) & set(shown["select"])
+    assert parts["train"].units.tolist() == [0, 0, 1, 1, 2, 2]

@@ -139,6 +139,7 @@ class Parts:
         self.rate = source.rate
         self.robot = Robot(name="calvin", rate=source.rate)
         self.source = source
+        self.cameras = len(source.cameras)
         self.parts = parts
 
     def __len__(self) -> int:

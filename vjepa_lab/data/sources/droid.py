@@ -111,6 +111,7 @@ class DroidFolders:
         self.rate = None if isinstance(rate, str) else float(rate)
         self._clock = rate
         self._cameras = cameras
+        self.cameras = len(cameras)
         self._spec = spec
         # one array instead of a list: 100,000 folders pickle at once and are shared by forked workers
         self._folders = np.array([os.fsencode(folder) for folder in folders])

@@ -128,6 +128,7 @@ class Dataset:
         self.rate = rate
         self._root, self._info, self._cameras, self._spec = root, info, cameras, spec
         self._state, self._actions = state, actions
+        self.cameras = len(cameras)
         self._places = _places(root, cameras)
         for number in range(len(cameras) if len(self) else 0):  # a template that cannot be filled in is told now
             self._path("data_path", number)

@@ -103,6 +103,7 @@ class Demonstrations:
         self.name = f"libero:{Path(files[0]).name}"
         self.rate = source.rate
         self.source = source
+        self.cameras = len(source.cameras)
         self.shift = 0
         "1 where obs[t] was seen after actions[t]"
         self.demos = [(file, demo) for file in files for demo in _demos(file)]

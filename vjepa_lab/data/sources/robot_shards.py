@@ -70,6 +70,9 @@ class Members(NamedTuple):
 class TarEpisodes:
     """Episodes of some tars; all are of the robot and the rate of the first that can be read."""
 
+    cameras = 1
+    "a sample is one camera, and nothing says which others show the same episode: pack one for measurements"
+
     def __init__(self, tars: ShardsReader, spec: RobotSpec) -> None:
         self.name = f"robot_{tars.name}"
         self._tars = tars
