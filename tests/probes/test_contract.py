@@ -10,6 +10,8 @@ from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
 SMALL = {
+    "arrow": {"fit_clips": 20, "test_clips": 10, "batch": 10},
+    "energy": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "layers": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "inverse_dynamics": {"fit_clips": 20, "test_clips": 10, "frames": 4, "steps": 5, "batch": 10},
     "motion": {"fit_clips": 16, "select_clips": 16, "test_clips": 16, "batch": 8},
