@@ -131,14 +131,23 @@ def test_features_without_an_encoder_are_refused_after_the_warm_up(films: Module
         paint({"name": "motion"} | {"name": "interaction_topk", "saliency": "accel_feature"}, Sight(turning(films), 5))
 
 
-@pytest.mark.parametrize("saliency", ["accel_matching", "accel_pixel", "accel_lowpass", "velocity"])
-def test_the_mask_of_a_mirrored_clip_is_the_mirrored_mask(saliency: str) -> None:
-    """For the strategies that draw nothing, on clips without ties."""
-    clip = torch.rand(2, 3, 16, 96, 96, generator=torch.Generator().manual_seed(0))
-    entry = {"name": "interaction_topk", "saliency": saliency}
+DRAW_NOTHING = [
+    {"name": "ia_jepa"},
+    {"name": "motion"},
+    *({"name": "interaction_topk", "saliency": kind} for kind in ("accel_matching", "accel_pixel", "accel_lowpass")),
+]
+"on clips without ties"
+
+
+@pytest.mark.parametrize("entry", DRAW_NOTHING, ids=lambda entry: entry.get("saliency", entry["name"]))
+def test_the_mask_of_a_mirrored_or_reordered_clip_is_the_mirrored_or_reordered_mask(entry: dict) -> None:
+    clip = torch.rand(3, 3, 16, 96, 96, generator=torch.Generator().manual_seed(0))
+    hidden = paint(entry, Sight(normalised(clip))).hidden
     for axis in (-1, -2):
-        there = paint(entry, Sight(normalised(clip.flip(axis)))).hidden
-        assert torch.equal(there, paint(entry, Sight(normalised(clip))).hidden.flip(axis))
+        assert torch.equal(paint(entry, Sight(normalised(clip.flip(axis)))).hidden, hidden.flip(axis))
+    order = torch.tensor([2, 0, 1])
+    assert torch.equal(paint(entry, Sight(normalised(clip[order]))).hidden, hidden[order])
+    assert not torch.equal(hidden, hidden.flip(-1))
 
 
 @pytest.mark.parametrize("name", LOOKING)

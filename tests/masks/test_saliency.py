@@ -116,7 +116,7 @@ def test_features_that_move_on_a_line_have_no_acceleration() -> None:
 
 @pytest.mark.parametrize("kind", PIXEL_KINDS)
 def test_a_constant_film_has_no_saliency(kind: str) -> None:
-    assert saliency(kind, torch.full((1, 3, 6, 8, 12), 0.3), GRID).abs().max() < 1e-6
+    assert not saliency(kind, torch.full((1, 3, 6, 8, 12), 0.3), GRID).any()
 
 
 def ramp(values: list[float]) -> Tensor:

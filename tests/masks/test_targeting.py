@@ -11,7 +11,7 @@ import torch
 from vjepa_lab.data.transforms import MEAN, STD
 from vjepa_lab.dist import rng
 from vjepa_lab.masks import Sight
-from vjepa_lab.masks._saliency import MapOptions, rgb, saliency, velocity
+from vjepa_lab.masks._saliency import MapOptions, saliency, velocity
 from vjepa_lab.registry import MASKS
 
 FEW, MANY = 10, 40
@@ -76,8 +76,8 @@ def test_masks_hide_more_of_a_collision_than_of_other_motion_where_they_can(targ
 def test_two_fifths_of_the_motion_stay_visible_on_every_film(targeting: ModuleType, count: int, patch: int) -> None:
     world = World(targeting, count, pan=0, patch=patch)
     hidden = world.hidden(name="interaction_blocks")
-    speed = velocity(rgb((world.frames - 0.5) / 0.25), world.grid)  # scaled, which changes no comparison
-    moving = speed.flatten(1) >= 0.1 * speed.flatten(1).amax(1, keepdim=True)
+    speed = velocity(world.frames, world.grid).flatten(1)
+    moving = speed >= 0.1 * speed.amax(1, keepdim=True)
     visible = (moving & ~hidden.flatten(1)).sum(1) / moving.sum(1)
     still = (~moving & hidden.flatten(1)).sum(1)
     exhausted = (~moving & ~hidden.flatten(1)).sum(1) == 0
