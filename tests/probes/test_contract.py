@@ -10,7 +10,11 @@ from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
 SMALL = {
+    "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
+    | {"steps": 5, "frames_per_step": 8, "seeds": 2, "frames": 2},
+    "classify": {"fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "arrow": {"fit_clips": 20, "test_clips": 10, "batch": 10},
+    "collision": {"fit_clips": 20, "test_clips": 10, "steps": 5, "batch": 10},
     "energy": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "layers": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "inverse_dynamics": {"fit_clips": 20, "test_clips": 10, "frames": 4, "steps": 5, "batch": 10},

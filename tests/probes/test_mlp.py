@@ -83,3 +83,13 @@ def test_columns_that_never_change_do_no_harm(column):
     assert found.isfinite().all()
     if column == "y":
         assert torch.allclose(found[0, :, 0].mean(), torch.tensor(4.0), atol=0.5)
+
+
+def test_logits_are_the_log_odds_of_events():
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 2, (4000, 1), generator=g).float()
+    y = (torch.rand(4000, 1, generator=g) < torch.where(x > 0, 0.8, 0.1)).float()
+    net = _mlp.fit(x, y, seeds=(0, 1), widths=(8,), steps=400, batch=512, lr=1e-2, logits=True)
+    odds = [y[x == v].mean().item() for v in (0, 1)]
+    expected = torch.tensor([math.log(p / (1 - p)) for p in odds])
+    assert torch.allclose(net(torch.tensor([[0.0], [1.0]]))[..., 0], expected.expand(2, -1), atol=0.15)

@@ -1,8 +1,9 @@
-"""Small regression networks on features, K of them trained at once: one per seed, by batched products.
+"""Small networks on features, K of them trained at once: one per seed, by batched products.
 
 Each is Linear-GELU-Linear-GELU-Linear, trained by AdamW with a cosine to zero on the mean squared error of standardised
-targets. The K networks share the features and nothing else: each has its own start and its own order of rows, so that
-their spread is that of repeating the probe. Predictions are in the units of the targets.
+targets, or on the cross-entropy of events that are or are not. The K networks share the features and nothing else: each
+has its own start and its own order of rows, so that their spread is that of repeating the probe. Predictions are in the
+units of the targets.
 """
 
 from __future__ import annotations
@@ -72,11 +73,18 @@ def fit(
     batch: int = 256,
     lr: float = 1e-3,
     weight_decay: float = 1e-4,
+    logits: bool = False,
     device: torch.device | str = "cpu",
 ) -> Networks:
-    """Train on features x (n, D) and targets y (n, A); a function of its arguments alone."""
+    """Train on features x (n, D) and targets y (n, A); a function of its arguments alone.
+
+    Args:
+        logits: targets are 0 or 1, and predictions are the logarithms of their odds, by binary cross-entropy.
+    """
     assert len(x) == len(y) > 0, (len(x), len(y))
     of_x, of_y = Scale.of(x), Scale.of(y)
+    if logits:
+        of_y = Scale(torch.zeros_like(of_y.mean), torch.ones_like(of_y.std))
     x = ((x.float() - of_x.mean) / of_x.std).to(device)
     y = ((y.float() - of_y.mean) / of_y.std).to(device)
     sizes = [x.shape[1], *widths, y.shape[1]]
@@ -89,8 +97,13 @@ def fit(
         for step in range(steps):
             optimizer.param_groups[0]["lr"] = 0.5 * lr * (1 + math.cos(math.pi * step / steps))
             at = rows[step]  # (K, batch)
+            said, true = forward(layers, x[at]), y[at]
+            if logits:
+                errors = F.binary_cross_entropy_with_logits(said, true, reduction="none")
+            else:
+                errors = (said - true).square()
             # a mean over rows and targets for each network: the sum over networks leaves their gradients apart
-            loss = (forward(layers, x[at]) - y[at]).square().mean((1, 2)).sum()
+            loss = errors.mean((1, 2)).sum()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

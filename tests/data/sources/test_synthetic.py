@@ -290,3 +290,34 @@ def test_the_background_can_be_toned_down_to_one_grey_and_changes_nothing_else()
     assert counts.max() > 0.5 * counts.sum()
     assert len(np.unique(plain.clip.numpy())) > len(values)
     assert torch.equal(plain.truth["position"], grey.truth["position"])
+
+
+def test_clips_with_an_impact_alternate_with_clips_without() -> None:
+    source = reader(frames=8, label="impact", step=0.125)
+    assert source.classes == 2
+    for index in range(24):
+        sample = source.read(index)
+        met = torch.triu(sample.truth["collision"], 1).sum((1, 2)).tolist()
+        assert sample.label == index % 2
+        assert sum(met) == index % 2
+        assert met[1] == met[-1] == 0, "nothing would show it"
+        assert math.isnan(sample.event) == (index % 2 == 0)
+    assert torch.equal(source.read(5).clip, reader(frames=8, label="impact", step=0.125).read(5).clip)
+
+
+def test_a_first_draw_that_is_as_asked_is_the_clip_of_other_labels() -> None:
+    fields = {"frames": 8, "step": 0.125}
+    plain, asked = reader(**fields), reader(label="impact", **fields)
+    same = [torch.equal(plain.read(i).clip, asked.read(i).clip) for i in range(0, 20, 2)]
+    without = [not plain.read(i).truth["collision"].any() for i in range(0, 20, 2)]
+    assert same == without
+    assert 0 < sum(same) < 10
+
+
+def test_worlds_in_which_nothing_can_meet_have_no_impact() -> None:
+    with pytest.raises(ValueError, match="discs: expected at least 2 for the label impact, got 1"):
+        Synthetic(label="impact", discs=1)
+    with pytest.raises(ValueError, match="label impact: got 3 frames a clip, expected at least 4"):
+        Synthetic(label="impact").open(ClipSpec(frames=3, height=8, width=8, fps=None, stride=1))
+    with pytest.raises(ValueError, match=r"val/0000001: got none with one collision in 2000 worlds"):
+        reader(frames=4, label="impact", split="val", speed=1e-4).read(1)

@@ -35,6 +35,10 @@ Labels (field ``label``):
   without gravity all classes are equally frequent.
 - ``collisions``, 4 classes: how many times two discs collided, at most 1, 2, 3, at least 4. It needs the whole clip;
   for 16 frames of 3 discs the classes are of similar size.
+- ``impact``, 2 classes: do two discs collide? Clips with an even index have no collision, those with an odd one have
+  exactly one, which lies between frames of the clip that have at least one more on either side: before the second frame
+  or after the last but one nothing would show it. Clips are drawn anew until they are as asked, so which clip an
+  index is depends on the number of frames here.
 
 ``Sample.event`` is the time of the first collision of two discs, in seconds of the clip at the run's frame rate.
 """
@@ -59,10 +63,12 @@ if TYPE_CHECKING:
     from vjepa_lab.data.clips import ClipSpec
 
 MAX_DISCS = 12
-CLASSES = {"direction": 8, "collisions": 4}
+CLASSES = {"direction": 8, "collisions": 4, "impact": 2}
 _EPOCH = {"train": 1_000_000, "val": 10_000}
 _PAN_PERIOD = 8.0
 "seconds of the world in which the camera sways once to and fro"
+_TRIES = 2000
+"worlds that are drawn for a clip with an impact, or without"
 
 
 @SOURCES.register
@@ -97,7 +103,7 @@ class Synthetic:
     drive: float = 0.0
     "disc 0 is driven: after every frame it takes on a random velocity of this deviation along each axis (frame widths "
     "per second); 0: it moves freely"
-    label: Literal["direction", "collisions"] = "direction"
+    label: Literal["direction", "collisions", "impact"] = "direction"
     "what the class of a clip means: see the module's text"
 
     def __post_init__(self) -> None:
@@ -109,13 +115,15 @@ class Synthetic:
         if self.split not in _EPOCH:
             problems.append(f"split: expected train or val, got {self.split}")
         if self.label not in CLASSES:
-            problems.append(f"label: expected direction or collisions, got {self.label}")
+            problems.append(f"label: expected one of {', '.join(CLASSES)}, got {self.label}")
         problems += [f"{n}: expected above 0, got {v}" for n in ("speed", "step") if (v := getattr(self, n)) <= 0]
         problems += [
             f"{n}: expected 0 or more, got {v}"
             for n in ("background", "pan", "gravity", "damping", "drive")
             if (v := getattr(self, n)) < 0
         ]
+        if self.label == "impact" and self.discs < 2:
+            problems.append(f"discs: expected at least 2 for the label impact, got {self.discs}")
         if self.gravity > 0 and self.damping > 0:
             problems.append("gravity and damping: expected at most one of them above 0")
         if problems:
@@ -125,7 +133,12 @@ class Synthetic:
         """Reader of clips of ``spec.frames`` x ``spec.height`` x ``spec.width``.
 
         ``spec.fps`` is the unit of ``Sample.event`` and changes nothing else; without it the frames are ``step`` apart.
+
+        Raises:
+            ValueError: the clips are too short for the label.
         """
+        if self.label == "impact" and spec.frames < 4:
+            raise ValueError(f"source 'synthetic': label impact: got {spec.frames} frames a clip, expected at least 4")
         fps = spec.fps or 1 / self.step
         return SyntheticReader(self, frames=spec.frames, height=spec.height, width=spec.width, fps=fps)
 
@@ -153,10 +166,8 @@ class SyntheticReader:
     def read(self, index: int, rng: np.random.Generator | None = None) -> Sample:
         """Clip ``index`` with label and truth. ``rng`` is not used: the index alone says what the clip shows."""
         cfg = self.config
-        seed = derive("synthetic", cfg.seed, cfg.split, index)
-        draws = np.random.Generator(np.random.Philox(key=seed))
         driven = self._driven(index)
-        motion = self._simulate(draws, driven)
+        draws, motion = self._drawn(index, driven)
         # Every option draws its numbers whether it is on or not, so that switching one on changes nothing else.
         look = draw_look(draws, cfg.discs, background=cfg.background)
         camera = self._camera(draws)
@@ -190,9 +201,26 @@ class SyntheticReader:
             truth["action"] = driven
         tensors = {name: torch.from_numpy(value.astype(np.float32)) for name, value in truth.items()}
         tensors |= {"collision": torch.from_numpy(motion.collision), "wall": torch.from_numpy(motion.wall)}
-        label = _direction(motion) if cfg.label == "direction" else min(max(len(motion.impacts), 1), 4) - 1
+        labels = {"collisions": min(max(len(motion.impacts), 1), 4) - 1, "impact": index % 2}
+        label = _direction(motion) if cfg.label == "direction" else labels[cfg.label]
         event = float(motion.impacts[0]) / cfg.step / self.fps if len(motion.impacts) else math.nan
         return Sample(torch.from_numpy(clip), label=label, event=event, key=self.key(index), truth=tensors)
+
+    def _drawn(self, index: int, driven: NDArray[np.float64] | None) -> tuple[np.random.Generator, Motion]:
+        """The motion of a clip, and the numbers that its look is drawn from."""
+        cfg = self.config
+        key = ("synthetic", cfg.seed, cfg.split, index)
+        for attempt in range(_TRIES if cfg.label == "impact" else 1):
+            seed = derive(*key, attempt) if attempt else derive(*key)
+            draws = np.random.Generator(np.random.Philox(key=seed))
+            motion = self._simulate(draws, driven)
+            if cfg.label != "impact" or _impact(motion) == index % 2:
+                return draws, motion
+        wanted = "one collision" if index % 2 else "no collision"
+        raise ValueError(
+            f"{self.key(index)}: got none with {wanted} in {_TRIES} worlds of {cfg.discs} discs at speed {cfg.speed} "
+            f"and {self.frames} frames {cfg.step} s apart; expected other fields for the label impact"
+        )
 
     def _driven(self, index: int) -> NDArray[np.float64] | None:
         """Velocities of disc 0 (F - 1, 2), from random numbers of their own."""
@@ -246,6 +274,14 @@ def _identities(discs: int) -> tuple[NDArray[np.float64], float, NDArray[np.floa
     ratio = 4.0 ** (1 / max(discs - 1, 1))
     radius = 0.09 + 0.04 * ((order + 1) * (math.sqrt(5) - 1) / 2 % 1)
     return 4.0 / ratio**order, min(1.25, 0.99 * math.sqrt(ratio)), radius * math.sqrt(3 / max(discs, 3))
+
+
+def _impact(motion: Motion) -> int | None:
+    """0: no collision; 1: one that can be seen, see the module's text; None: anything else."""
+    if not len(motion.impacts):
+        return 0
+    inside = len(motion.impacts) == 1 and motion.collision[2:-1].any()
+    return 1 if inside else None
 
 
 def _direction(motion: Motion) -> int:
