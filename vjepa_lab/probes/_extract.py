@@ -55,6 +55,7 @@ def extract(
     layers: Sequence[int] = (),
     pool: Pool | Callable[[Features], Tensor] = "mean",
     transform: Callable[[Tensor, list[str]], Tensor] | None = None,
+    targets: Callable[[Any], dict[str, Tensor]] | None = None,
     tag: str = "",
 ) -> Table:
     """Features and targets of all rows that could be read. A collective call.
@@ -63,17 +64,18 @@ def extract(
         layers: blocks (from 0); empty: the output of the encoder, under -1. -1 may be among them.
         pool: mean (n, D), tubelet (n, t, D), none (n, N, D), or a function of ``Features``.
         transform: changes clips uint8 (B, 3, F, H, W) before they are encoded, given their keys.
-        tag: names ``pool`` or ``transform`` where they are functions: part of the name under which a table is kept.
+        targets: further targets of a batch, beside its own.
+        tag: names what of these is a function: part of the name under which a table is kept.
 
     Raises:
         ValueError: nothing could be read, or there is no such layer.
     """
-    assert tag or (transform is None and not callable(pool)), "functions need a tag"
+    assert tag or (transform is None and targets is None and not callable(pool)), "functions need a tag"
     named = "function" if callable(pool) else pool
     kept = _kept(encoder, stream, [*layers], f"{named} {tag}") if stream.cache and dist.world() == 1 else None
     table = _read(kept) if kept is not None and kept.is_file() else None
     if table is None:
-        table = _encode(encoder, stream, layers, pool, transform)
+        table = _encode(encoder, stream, layers, pool, transform, targets)
         if kept is not None:
             _write(kept, table)
     stream.skipped = table.skipped
@@ -91,6 +93,7 @@ def _encode(
     layers: Sequence[int],
     pool: Pool | Callable[[Features], Tensor],
     transform: Callable[[Tensor, list[str]], Tensor] | None,
+    more: Callable[[Any], dict[str, Tensor]] | None,
 ) -> Table:
     columns: dict[str, list[Tensor]] = {}
     keys: list[list[str]] = []
@@ -109,7 +112,7 @@ def _encode(
             x = x.float().unflatten(0, clip.shape[:2]) if clip.ndim == 6 else x.float()
             columns.setdefault(f"x.{layer}", []).append(x.cpu())
         targets = {"states": batch.states, "actions": batch.actions} if robot else _targets(batch)
-        for name, y in targets.items():
+        for name, y in (targets | (more(batch) if more is not None else {})).items():
             columns.setdefault(f"y.{name}", []).append(y.cpu())
         columns.setdefault("valid", []).append(batch.valid.cpu())
         keys.append(batch.key)
