@@ -6,6 +6,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from vjepa_lab.data.transforms import MEAN, STD
 
@@ -35,3 +36,16 @@ def test_clips_are_normalised_as_in_training(bench):
     assert one.tolist() == pytest.approx(
         [(x - m) / s for x, m, s in zip(frames[0, :, 0, 0, 0].tolist(), MEAN, STD, strict=True)]
     )
+
+
+def test_noise_is_a_function_of_the_film_and_costs_are_of_every_mask_and_model(bench, monkeypatch):
+    (film,) = bench.targeting.films(1)
+    noisy = [bench._noisy(i, film, 0.02).frames for i in (0, 0, 1)]
+    assert torch.equal(noisy[0], noisy[1])
+    assert not torch.equal(noisy[0], noisy[2])
+    assert (noisy[0] - film.frames).std().item() == pytest.approx(0.02, rel=0.05)
+    few = {title: bench.STRATEGIES[title] for title in ("random 40 %", "interaction_blocks")}
+    monkeypatch.setattr(bench, "STRATEGIES", few)
+    found = bench.cost(32, batch=1, rounds=1, models=["tiny"])
+    assert list(found.strategies) == list(few)
+    assert 0 < found.strategies["random 40 %"] < found.strategies["interaction_blocks"] < found.steps["tiny"]

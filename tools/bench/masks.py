@@ -4,14 +4,14 @@
 """Where the masks land, and what they cost.
 
     python tools/bench/masks.py targeting --films 40
-    python tools/bench/masks.py cost --size 128 --batch 4
+    python tools/bench/masks.py cost --size 128 --batch 4 --models tiny small
 
 ``targeting``: on films of colliding discs (``targeting.py``), how well each saliency map tells collisions from motion,
-and what each strategy hides of both, with a camera at rest and with one that pans by a pixel per frame.
+and what each strategy hides of both, with a camera at rest, with noise, and with one that pans by a pixel per frame.
 
 ``cost``: the time to sample each strategy's masks, as a share of the training step that follows: forward, backward,
-AdamW and moving average of the preset ``cpu-small`` of ``step.py``, under one mask that hides 40 %. Strategies and the
-step take turns; figures are processor time, medians over the rounds.
+AdamW and moving average, float32, under one mask that hides 40 %, of encoders of the sizes in ``--models`` with the
+default predictor (384 x 12). Strategies and steps take turns; figures are processor time, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import step as training
@@ -27,8 +28,7 @@ import torch
 from torch import Tensor
 
 from vjepa_lab import dist, masks
-from vjepa_lab.batch import Grid
-from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config import SIZES, PretrainConfig
 from vjepa_lab.jepa import build_jepa
 from vjepa_lab.masks._saliency import KINDS, MapOptions, saliency
 from vjepa_lab.merge import load
@@ -99,13 +99,18 @@ def table_of_masks(films: list[targeting.Film]) -> dict[str, targeting.Coverage]
 
 
 def print_targeting(count: int) -> None:
-    for pan, patch in ((0, 8), (0, 16), (1, 8)):
-        films = targeting.films(count, pan=pan, patch=patch)
+    for pan, patch, noise in ((0, 8, 0.0), (0, 16, 0.0), (1, 8, 0.0), (0, 8, 0.02)):
+        films = [_noisy(i, film, noise) for i, film in enumerate(targeting.films(count, pan=pan, patch=patch))]
         moving = statistics.mean(film.moving.float().mean().item() for film in films)
-        print(f"\npan {pan} px/frame, tokens of {patch} px, {count} films, {moving:.0%} of the tokens moving\n")
-        print("| map | AUC | precision | event-time AUC |\n|---|---|---|---|")
+        print(
+            f"\npan {pan} px/frame, noise {noise:g}, tokens of {patch} px, {count} films, {moving:.0%} of the tokens "
+            "moving\n\n| map | AUC | AUC, walls left out | precision | event-time AUC |\n|---|---|---|---|---|"
+        )
         for title, row in table_of_maps(films).items():
-            print(f"| {title} | {row.auc:.3f} | {row.precision:.3f} | {row.event_auc:.3f} |")
+            print(
+                f"| {title} | {row.auc:.3f} | {row.free_auc:.3f} | {row.precision:.3f} | {row.event_auc:.3f} |",
+                flush=True,
+            )
         print("\n| mask | ratio | P(hidden, int) | P(hidden, mov) | lift | moving visible (least) | before visible |")
         print("|---|---|---|---|---|---|---|")
         for title, row in table_of_masks(films).items():
@@ -115,33 +120,66 @@ def print_targeting(count: int) -> None:
             )
 
 
-def print_cost(size: int, batch: int, rounds: int) -> None:
-    changes = [*training.PRESETS["cpu-small"].changes, f"encoder.crop={size}", f"data.batch={batch}"]
+def _noisy(index: int, film: targeting.Film, deviation: float) -> targeting.Film:
+    """Film number ``index`` with independent noise in every pixel."""
+    if not deviation:
+        return film
+    noise = torch.randn(film.frames.shape, generator=torch.Generator().manual_seed(index))
+    return film._replace(frames=(film.frames + deviation * noise).clamp(0, 1))
+
+
+class Cost(NamedTuple):
+    """Seconds of processor time per clip."""
+
+    strategies: dict[str, float]
+    "by title, to sample the masks of a clip"
+    steps: dict[str, float]
+    "by size of the encoder, to train on it"
+
+
+def cost(size: int, *, batch: int, rounds: int, models: list[str]) -> Cost:
+    """Medians over the ``rounds``, one more of which is not counted; models one after the other, for their memory."""
+    films = [targeting.make(i, pan=0, patch=16, size=size, frames=16, seed=1) for i in range(batch)]
+    sight = masks.Sight(normalised(torch.stack([film.frames for film in films])))
+    seconds: dict[str, list[float]] = {title: [] for title in (*STRATEGIES, *models)}
+    for model in models:
+        for turns in _turns(model, size, batch, rounds, sight):
+            for title, taken in turns.items():
+                seconds[title].append(taken)
+    medians = {title: statistics.median(values) / batch for title, values in seconds.items()}
+    return Cost({title: medians[title] for title in STRATEGIES}, {model: medians[model] for model in models})
+
+
+def _turns(model: str, size: int, batch: int, rounds: int, sight: masks.Sight) -> list[dict[str, float]]:
+    """Seconds of each strategy and of the step of ``model``, round by round."""
+    changes = [f"encoder.size={model}", f"encoder.crop={size}", f"data.batch={batch}"]
     config = load(PretrainConfig, [], [*changes, "masks=[{name: random, ratio: 0.4}]"])
     inputs = training.Inputs(config, torch.device("cpu"))
     torch.manual_seed(0)
     step = training.our_step(config, build_jepa(config).train())
-    grid: Grid = inputs.grid
     strategies = {title: MASKS.build(entry) for title, entry in STRATEGIES.items()}
-    films = [targeting.make(i, pan=0, patch=16, size=size, frames=16, seed=1) for i in range(batch)]
-    sight = masks.Sight(normalised(torch.stack([film.frames for film in films])))
-    seconds: dict[str, list[float]] = {title: [] for title in ("step", *strategies)}
+    found = []
     for i in range(rounds + 1):
-        clip, pairs = inputs(i)
-        for title, strategy in strategies.items():
-            rng = dist.rng(0, i, batch=batch)
-            seconds[title].append(_timed(lambda s=strategy, r=rng: masks.sample([s], grid, r, sight)))
-        seconds["step"].append(_timed(lambda c=clip, p=pairs: step(c, p)))
-    medians = {title: statistics.median(values[1:]) / batch for title, values in seconds.items()}
-    print(f"\n16 x {size} x {size}, batch {batch}, step {1e3 * medians['step']:.0f} ms of processor time per clip\n")
-    print("| mask | ms per clip | share of the step |\n|---|---|---|")
-    for title in strategies:
-        print(f"| {title} | {1e3 * medians[title]:.1f} | {medians[title] / medians['step']:.1%} |")
+        rngs = {title: dist.rng(0, i, batch=batch) for title in strategies}
+        turns = {t: _timed(masks.sample, [s], inputs.grid, rngs[t], sight) for t, s in strategies.items()}
+        found.append(turns | {model: _timed(step, *inputs(i))})
+    return found[1:]
 
 
-def _timed(work: Any) -> float:
+def print_cost(size: int, batch: int, rounds: int, models: list[str]) -> None:
+    found = cost(size, batch=batch, rounds=rounds, models=models)
+    steps = ", ".join(f"{model} {1e3 * seconds:.0f}" for model, seconds in found.steps.items())
+    print(f"\n16 x {size} x {size}, batch {batch}; ms of processor time per clip: step of {steps}\n")
+    print("| mask | ms per clip |" + "".join(f" of {model} |" for model in models))
+    print("|---|---|" + "---|" * len(models))
+    for title, seconds in found.strategies.items():
+        shares = "".join(f" {seconds / found.steps[model]:.1%} |" for model in models)
+        print(f"| {title} | {1e3 * seconds:.1f} |{shares}")
+
+
+def _timed(work: Callable[..., Any], *arguments: Any) -> float:
     start = time.process_time()
-    work()
+    work(*arguments)
     return time.process_time() - start
 
 
@@ -151,6 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--films", type=int, default=40)
     parser.add_argument("--size", type=int, default=128, help="pixels per side, for cost")
     parser.add_argument("--batch", type=int, default=4, help="for cost")
+    parser.add_argument("--models", nargs="+", default=["tiny"], choices=list(SIZES), help="encoders, for cost")
     parser.add_argument("--rounds", type=int, default=3, help="for cost, after one that is not counted")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
@@ -159,7 +198,7 @@ def main(argv: list[str] | None = None) -> None:
     if args.what == "targeting":
         print_targeting(args.films)
     else:
-        print_cost(args.size, args.batch, args.rounds)
+        print_cost(args.size, args.batch, args.rounds, args.models)
 
 
 if __name__ == "__main__":

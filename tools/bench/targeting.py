@@ -6,7 +6,8 @@ by whole pixels.
 
 Words. A token is *moving* if a disc covers a part of it. It is *interacting* if one of two colliding discs covers a
 part of it in a tubelet that holds the last frame before the collision or the first one after. Hits of a wall count as
-moving. Shares of masks are over the films; a film without a collision between discs is left out.
+other motion, though motion changes there too; ``free_auc`` leaves them out. Shares of masks are over the films; a film
+without a collision between discs is left out.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ class Film(NamedTuple):
     "bool (t, h, w)"
     moving: Tensor
     "bool (t, h, w): covered by a disc, interacting or not"
+    hitting: Tensor
+    "bool (t, h, w): covered by a disc in a tubelet that holds a frame next to its hit of a wall"
     eventful: Tensor
     "bool (t,): tubelets that hold a frame next to a collision of two discs"
     before: list[Tensor]
@@ -51,6 +54,8 @@ class Targeting(NamedTuple):
 
     auc: float
     "interacting tokens against bystanding ones"
+    free_auc: float
+    "the same without the bystanding ones that hit a wall"
     precision: float
     "share of interacting tokens among as many highest ones as there are"
     event_auc: float
@@ -124,13 +129,17 @@ def make(index: int, *, pan: int, patch: int, size: int, frames: int, seed: int)
         picture += cover[:, k, ..., None] * (paint - picture)
     clip = torch.from_numpy(np.clip(picture, 0, 1).astype(np.float32)).permute(3, 0, 1, 2).contiguous()
     covered = torch.from_numpy(cover > 0).unflatten(2, (-1, patch)).unflatten(4, (-1, patch)).amax((3, 5))
-    return _label(clip, covered, motion.collision)
+    return _label(clip, covered, motion.collision, motion.wall)
 
 
-def _label(clip: Tensor, covered: Tensor, collision: np.ndarray) -> Film:
-    """``covered`` bool (F, K, h, w): tokens that a disc touches; ``collision`` bool (F, K, K), see ``Motion``."""
+def _label(clip: Tensor, covered: Tensor, collision: np.ndarray, wall: np.ndarray) -> Film:
+    """``covered`` bool (F, K, h, w): tokens that a disc touches; ``collision`` bool (F, K, K) and ``wall`` bool (F, K):
+    see ``Motion``."""
     discs = covered.unflatten(0, (-1, TUBELET)).any(1)  # (t, K, h, w)
-    interacting = torch.zeros_like(discs[:, 0])
+    interacting, hitting = torch.zeros_like(discs[:, 0]), torch.zeros_like(discs[:, 0])
+    for f, k in np.argwhere(wall).tolist():
+        around = sorted({(f - 1) // TUBELET, f // TUBELET})
+        hitting[around] |= discs[around, k]
     eventful = torch.zeros(len(discs), dtype=torch.bool)
     before = []
     for f, i, j in np.argwhere(np.triu(collision)).tolist():
@@ -141,7 +150,7 @@ def _label(clip: Tensor, covered: Tensor, collision: np.ndarray) -> Film:
             earlier = discs[max(around[0] - 2, 0) : around[0], k]
             if earlier.any():
                 before.append(_embed(earlier, len(discs), max(around[0] - 2, 0)))
-    return Film(clip, interacting, discs.any(1), eventful, before)
+    return Film(clip, interacting, discs.any(1), hitting, eventful, before)
 
 
 def _embed(part: Tensor, tubelets: int, first: int) -> Tensor:
@@ -180,6 +189,7 @@ def target(maps: list[Tensor], of: list[Film]) -> Targeting:
         rows.append(
             (
                 auc(map_[film.interacting], map_[film.bystanding]),
+                auc(map_[film.interacting], map_[film.bystanding & ~film.hitting]),
                 film.interacting.flatten()[top].float().mean().item(),
                 auc(highest[film.eventful], highest[~film.eventful]),
             )
