@@ -12,6 +12,8 @@ BASE = {"batch", "dist", "registry", "config", "config_world", "merge", "validat
     "consistency",
     "config_probe",
     "validate_probe",
+    "config_ablate",
+    "validate_ablate",
 }
 CORE = {"jepa", "dense_jepa", "inverse", "world", "weights", "features", "baselines", "tokens"}
 ALLOWED = {
@@ -19,11 +21,12 @@ ALLOWED = {
     "masks": BASE | {"masks"},
     "data": BASE | {"data"},
     "core": BASE | CORE | {"nn"},
-    "probes": BASE | CORE | {"nn", "data.streams", "probes", "report"},
+    "probes": BASE | CORE | {"nn", "data.streams", "data.draws", "probes", "report"},
     "planning": BASE | CORE | {"data", "planning", "report"},
     "curation": BASE | {"features", "tokens", "data", "curation"},
     "report": {"tokens", "report"},
     "train": BASE | CORE | {"nn", "masks", "data", "probes", "train", "report"},
+    "ablate": BASE | CORE | {"masks", "data", "probes", "train", "report", "ablate"},
     "base": BASE,
     "cli": {"config", "config_probe", "config_world", "merge", "validate", "registry"},
 }

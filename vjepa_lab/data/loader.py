@@ -15,6 +15,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, overload
 
 import numpy as np
@@ -83,6 +84,7 @@ class Loader(Generic[S]):
         workers: processes that read ahead; 0 reads here.
         augment: random crop and flip for the sources that ask for it; those of robots never do.
         skips: collects what could not be read.
+        truth: keep what samples tell beside their label, which all of them then must.
     """
 
     def __init__(
@@ -97,6 +99,7 @@ class Loader(Generic[S]):
         skips: Skips,
         workers: int = 0,
         pin_memory: bool = False,
+        truth: bool = False,
     ) -> None:
         self.slots = _Slots(readers, weights, seed, augment)
         self.batch = batch
@@ -104,6 +107,7 @@ class Loader(Generic[S]):
         self.workers = workers
         self.pin_memory = pin_memory
         self.skips = skips
+        self.truth = truth
         self.batches_seen = 0
         self.samples_seen = 0
         self.waited = 0.0
@@ -132,7 +136,7 @@ class Loader(Generic[S]):
             self.slots,
             batch_sampler=share,
             num_workers=self.workers,
-            collate_fn=_collate,
+            collate_fn=partial(_collate, truth=self.truth),
             pin_memory=self.pin_memory,
             prefetch_factor=2 if self.workers else None,
             worker_init_fn=_stand_aside,
@@ -262,10 +266,10 @@ def _stand_aside(_worker: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _collate(items: list[Any]) -> tuple[Any, list[Skip], str | None]:
+def _collate(items: list[Any], *, truth: bool) -> tuple[Any, list[Skip], str | None]:
     skipped = [skip for _, skips, _ in items for skip in skips]
     failure = next((failure for _, _, failure in items if failure is not None), None)
-    return (None if failure else collate([sample for sample, _, _ in items])), skipped, failure
+    return (None if failure else collate([sample for sample, _, _ in items], truth=truth)), skipped, failure
 
 
 def _coprime_stride(size: int, key: int) -> int:

@@ -10,7 +10,8 @@ Decisions:
 - A file that gives no clip keeps its place with ``valid`` False and is listed in ``skipped``; it is not replaced, so
   that two encoders are measured on the same clips. A split of which nothing can be read is an error.
 - A part of a source that is held out for choosing (``part``) is drawn by unit, by a permutation that depends on the
-  seed and on the number of units alone. A unit is a video, or an episode with all its cameras.
+  seed and on the number of units alone. A unit is a video, or an episode with all its cameras; actions that were cut
+  out of one recording are one unit.
 """
 
 from __future__ import annotations
@@ -145,9 +146,11 @@ class Stream:
         self.spec = self._spec(look)
         self.reader = SOURCES.build(demand.source).open(self.spec)
         self.name: str = self.reader.name
-        self.classes: list[str] | None = getattr(self.reader, "classes", None)
+        told = getattr(self.reader, "classes", None)
+        self.classes: list[str] | None = [str(i) for i in range(told)] if isinstance(told, int) else told
+        "names of the labels, or their numbers; None: unknown"
         self.rows = self._rows()
-        self.units = np.unique(self.rows // self._cameras, return_inverse=True)[1]
+        self.units = self._units(self.rows)
         "int64 (rows,) which video or episode each row belongs to, from 0"
         self.skipped: list[Bad] = []
         "what could not be read in the last iteration on this rank"
@@ -223,8 +226,8 @@ class Stream:
         rows = np.arange(demand.first, demand.first + count)
         if demand.part == "all":
             return rows
-        unit = rows // self._cameras - rows[0] // self._cameras
-        count = int(unit[-1]) + 1
+        unit = self._units(rows)
+        count = int(unit.max()) + 1
         held = max(1, round(demand.share * count))
         if held >= count:
             raise ValueError(
@@ -234,10 +237,12 @@ class Stream:
         order = np.random.Generator(np.random.Philox(key=key)).permutation(count)
         return rows[np.isin(unit, order[:held], invert=demand.part == "train")]
 
-    @property
-    def _cameras(self) -> int:
-        """Rows that show one episode: so many cameras, one after the other."""
-        return getattr(self.reader, "cameras", 1)
+    def _units(self, rows: np.ndarray) -> np.ndarray:
+        """Units of rows of the source, from 0: so many ``cameras`` show an episode one after the other, or the source
+        says what was recorded in one piece (``recordings``)."""
+        recordings = getattr(self.reader, "recordings", None)
+        unit = rows // getattr(self.reader, "cameras", 1) if recordings is None else recordings[rows]
+        return np.unique(unit, return_inverse=True)[1]
 
     def _spec(self, look: Look) -> ClipSpec | RobotSpec:
         demand = self.demand

@@ -9,6 +9,7 @@ import torch
 
 from vjepa_lab.data.clips import BadSample, ClipSpec
 from vjepa_lab.data.sources.epic_kitchens import context_ids, reference
+from vjepa_lab.data.streams import Demand, Look, Stream
 from vjepa_lab.registry import SOURCES
 
 SPEC = ClipSpec(frames=8, height=32, width=32, fps=8.0, stride=None, random=False)
@@ -75,6 +76,22 @@ def test_a_clip_shows_the_context_and_tells_the_action(toys, tmp_path, below):
         assert sample.truth["anticipation"].item() == 1.0
         assert sample.truth["verb"].dtype == torch.int64
         assert sample.key.endswith(f"P01_01.MP4#P01_01_{i} frames {want[0]}-{want[-1]}")
+
+
+def test_actions_of_one_recording_are_held_out_together(toys, tmp_path):
+    fields = toys.make_toy_epic_kitchens(tmp_path)
+    path = tmp_path / "EPIC_100_train.csv"
+    rows = list(csv.DictReader(path.open()))
+    toys.write_film(tmp_path / "P01/videos/P01_02.MP4")
+    for i in (1, 3):
+        rows[i]["video_id"] = "P01_02"
+    toys.write_rows(path, [list(rows[0]), *(list(row.values()) for row in rows)])
+    stream = Stream(Demand(fields), Look(frames=8, crop=32, fps=8.0), batch=2)
+    assert stream.units.tolist() == [0, 1, 0, 1, 0]
+    for seed in range(4):
+        look, demand = Look(frames=8, crop=32, fps=8.0), Demand(fields, share=0.1)
+        parts = [Stream(demand._replace(part=p), look, batch=2, seed=seed) for p in ("train", "select")]
+        assert sorted(sorted(part.rows.tolist()) for part in parts) == [[0, 2, 4], [1, 3]]
 
 
 def test_legacy_clips_show_the_action_itself(toys, tmp_path):

@@ -158,8 +158,17 @@ class EpicKitchensReader:
         self._spec = spec
         self._names = np.array([s.name for s in segments])
         self._videos = np.array([os.fsencode(video) for video in videos])
+        self.recordings = np.unique(self._videos, return_inverse=True)[1]
+        "int64 (n,) which recording each action is cut out of"
         self._times = np.array([(s.start, s.stop) for s in segments])
-        self._classes = np.array([(*s.pair, number[s.pair]) for s in segments])
+        self.targets = {
+            "verb": np.array([s.pair[0] for s in segments]),
+            "noun": np.array([s.pair[1] for s in segments]),
+            "action": np.array([number[s.pair] for s in segments]),
+        }
+        "int64 (n,) by name"
+        self.counts = {"verb": _VERBS, "noun": _NOUNS, "action": len(number)}
+        "classes of each"
 
     def __len__(self) -> int:
         return len(self._names)
@@ -186,17 +195,13 @@ class EpicKitchensReader:
             decoded = within(spec.timeout, read)
         except Unreadable as error:
             raise BadSample(error.reason, self.key(index), error.detail) from None
-        verb, noun, action = self._classes[index].tolist()
+        targets = {name: int(values[index]) for name, values in self.targets.items()}
         return Sample(
             clip=torch.from_numpy(decoded.frames).permute(3, 0, 1, 2),
-            label=action,
+            label=targets["action"],
             key=f"{self.key(index)} frames {decoded.ids[0]}-{decoded.ids[-1]}",
-            truth={
-                "verb": torch.tensor(verb),
-                "noun": torch.tensor(noun),
-                "action": torch.tensor(action),
-                "anticipation": torch.tensor(seconds, dtype=torch.float32),
-            },
+            truth={name: torch.tensor(target) for name, target in targets.items()}
+            | {"anticipation": torch.tensor(seconds, dtype=torch.float32)},
         )
 
 
