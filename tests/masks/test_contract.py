@@ -10,7 +10,7 @@ from torch import Tensor
 
 from vjepa_lab.batch import Grid, MaskPair
 from vjepa_lab.dist import rng
-from vjepa_lab.masks import Sight, sample
+from vjepa_lab.masks import Sight, sample, traced
 from vjepa_lab.registry import MASKS
 
 GRID = Grid(4, 6, 5)
@@ -164,6 +164,22 @@ def test_masks_on_cuda_equal_those_on_the_cpu(name: str) -> None:
     for ours, theirs in zip(draw(name, "random", step=3), pairs, strict=True):
         assert torch.equal(ours.context, theirs.context.cpu())
         assert torch.equal(ours.target, theirs.target.cpu())
+
+
+@every_strategy
+@every_keep
+def test_what_is_traced_is_what_is_trained_on(name: str, keep: str) -> None:
+    """Two entries in a row: the numbers that one draws are not those of the next. What was seen covers the grid."""
+    strategies = [MASKS.get(name)(), MASKS.get(name)()]
+    drawn = traced(strategies, GRID, rng(0, 0, batch=BATCH), clips(), keep)
+    assert len(drawn) == 2
+    pairs = sample(strategies, GRID, rng(0, 0, batch=BATCH), clips(), keep)
+    for (painted, ours), pair in zip([trace for masks in drawn for trace in masks], pairs, strict=True):
+        assert torch.equal(ours.context, pair.context)
+        assert torch.equal(ours.target, pair.target)
+        if painted.saliency is not None:
+            assert painted.saliency.shape == painted.hidden.shape
+            assert painted.saliency.min() >= 0
 
 
 def test_sample_returns_pairs_in_the_order_of_the_strategies() -> None:

@@ -13,6 +13,7 @@ from vjepa_lab.data.transforms import MEAN, STD
 from vjepa_lab.dist import rng
 from vjepa_lab.masks import Painted, Sight, sample
 from vjepa_lab.masks._interaction import Mix, first_of, shuffled_order, tube_order
+from vjepa_lab.masks._saliency import rgb, saliency
 from vjepa_lab.masks.multiblock import Multiblock
 from vjepa_lab.registry import MASKS
 
@@ -60,6 +61,14 @@ def test_constant_pictures_have_the_exact_count_too(name: str) -> None:
     assert painted.static is not None
     assert painted.static.all()
     assert painted.hidden.flatten(1).sum(1).unique().tolist() == [painted.target]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("motion", "velocity"), ("ia_jepa", "accel_official"), ("interaction_blocks", "accel_matching")]
+)
+def test_the_map_that_decided_is_handed_on(name: str, kind: str, films: ModuleType) -> None:
+    clip = turning(films)
+    assert torch.equal(paint({"name": name}, Sight(clip)).saliency, saliency(kind, rgb(clip), GRID))
 
 
 def test_what_nobody_looks_at_leaves_no_note() -> None:

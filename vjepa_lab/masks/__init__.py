@@ -1,8 +1,9 @@
 """Masks: which tokens of a clip the context encoder sees and which the predictor predicts.
 
 A strategy is one file of this folder: a registered dataclass whose ``paint`` returns booleans. ``sample`` is the only
-entry point for training; it makes ids of them. Masks are sampled in the training step, on its device, from random
-numbers that are functions of (seed, step, row): there is no state to save and nothing to send between processes.
+entry point for training; it makes ids of them. ``traced`` gives what was painted beside the ids, to look at. Masks are
+sampled in the training step, on its device, from random numbers that are functions of (seed, step, row): there is no
+state to save and nothing to send between processes.
 
 Letters: B clips, t h w token axes, K context ids, M target ids.
 """
@@ -18,7 +19,7 @@ from torch import Tensor
 from vjepa_lab.batch import Grid, MaskPair, Rng
 from vjepa_lab.masks._rectangular import Keep, Painted, rectangular
 
-__all__ = ["Keep", "Painted", "Sight", "Strategy", "sample"]
+__all__ = ["Keep", "Painted", "Sight", "Strategy", "Traced", "sample", "traced"]
 
 
 class Sight(NamedTuple):
@@ -47,7 +48,13 @@ class Strategy(Protocol):
         ...
 
 
-@torch.no_grad()
+class Traced(NamedTuple):
+    """A painted mask and the ids that it became."""
+
+    painted: Painted
+    pair: MaskPair
+
+
 def sample(
     strategies: Sequence[Strategy],
     grid: Grid,
@@ -68,18 +75,38 @@ def sample(
             nothing moves, so that mask i was painted without looking.
 
     Raises:
+        ValueError: as ``traced``.
+    """
+    drawn = [trace for masks in traced(strategies, grid, rng, sight, keep) for trace in masks]
+    if notes is not None:
+        for i, (painted, _) in enumerate(drawn):
+            if painted.static is not None:
+                notes[f"static/{i}"] = painted.static.float().mean()
+    return [trace.pair for trace in drawn]
+
+
+@torch.no_grad()
+def traced(
+    strategies: Sequence[Strategy],
+    grid: Grid,
+    rng: Rng,
+    sight: Sight = Sight(),  # noqa: B008 (a NamedTuple)
+    keep: Keep = "random",
+) -> list[list[Traced]]:
+    """The same masks with what was painted, the masks of each strategy in a list.
+
+    Raises:
         ValueError: ``keep`` is unknown, the grid has fewer than two tokens, or a strategy is not shown what it needs.
     """
     if grid.n < 2:
         raise ValueError(f"masks: {grid} has {grid.n} tokens, expected at least 2: one to see and one to predict")
-    pairs = []
+    drawn = []
     # Under autocast, maps and so masks would depend on the precision of the training.
     with torch.autocast(rng.local.device.type, enabled=False):
         for strategy in strategies:
+            drawn.append([])
             for painted in strategy.paint(grid, rng, sight):
                 assert painted.hidden.dtype == torch.bool
                 assert painted.hidden.shape == (rng.local.count, *grid)
-                if notes is not None and painted.static is not None:
-                    notes[f"static/{len(pairs)}"] = painted.static.float().mean()
-                pairs.append(rectangular(painted, keep, rng))
-    return pairs
+                drawn[-1].append(Traced(painted, rectangular(painted, keep, rng)))
+    return drawn

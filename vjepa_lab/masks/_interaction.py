@@ -126,11 +126,11 @@ def hidden_count(budget: float, grid: Grid) -> int:
     return min(max(int(budget * grid.n), 1), grid.n - 1)
 
 
-def painted(order: Tensor, budget: float, grid: Grid, static: Tensor | None = None) -> list[Painted]:
+def painted(order: Tensor, budget: float, grid: Grid, saliency: Tensor, static: Tensor | None = None) -> list[Painted]:
     """One mask that hides the ``budget`` of tokens that come first in ``order`` (B, N), in every clip as many."""
     count = hidden_count(budget, grid)
     hidden = first_of(order, torch.ones_like(order, dtype=torch.bool), count)
-    return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=static)]
+    return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=static, saliency=saliency)]
 
 
 def shuffled_order(values: Tensor, rows: Rows) -> Tensor:

@@ -45,6 +45,8 @@ class Painted(NamedTuple):
     "which side takes all tokens that the other side, once rectangular, does not have"
     static: Tensor | None = None
     "bool (B,): clips painted without looking because nothing moves in them; None: the strategy does not look"
+    saliency: Tensor | None = None
+    "float (B, t, h, w): what the strategy saw, to be drawn; None: the strategy does not look"
 
 
 def rectangular(painted: Painted, keep: Keep, rng: Rng) -> MaskPair:

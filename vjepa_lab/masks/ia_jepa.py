@@ -63,7 +63,7 @@ class IaJepa:
             if sight.event is None:
                 raise ValueError("mask 'ia_jepa': gt_boost needs annotated events, and their times are not known")
             values = values * 5.0 ** self.events_per_tubelet(sight.event, grid, frames.shape[2])[..., None, None]
-        return painted(-values.flatten(1), self.budget, grid)
+        return painted(-values.flatten(1), self.budget, grid, values)
 
     def events_per_tubelet(self, event: Tensor, grid: Grid, frames: int) -> Tensor:
         """(B, t): events (B, E), in frames of the clip, that fall into each tubelet."""

@@ -109,7 +109,8 @@ accel_feature"
             hidden = self._keep_motion(hidden, seen, fill, grid, rng)
         uniform = first_of(tube_order(grid, self.fallback, rng), everywhere, count)
         hidden = either(seen.uniform, uniform, hidden)
-        return [Painted(hidden.unflatten(1, grid), grid.n - count, count, static=seen.static)]
+        hidden = hidden.unflatten(1, grid)
+        return [Painted(hidden, grid.n - count, count, static=seen.static, saliency=seen.saliency)]
 
     def _blocks(self, saliency: Tensor, grid: Grid, rng: Rng) -> Tensor:
         """Step 1: bool (B, N)."""

@@ -56,4 +56,4 @@ accel_feature"
         centres = keys.argsort(dim=1, descending=True, stable=True)[:, :_CENTRES]
         order = tube_order(grid, self.scale, rng, centres)
         order = either(seen.uniform, tube_order(grid, self.scale, rng), order)
-        return painted(order, self.budget, grid, seen.static)
+        return painted(order, self.budget, grid, seen.saliency, seen.static)

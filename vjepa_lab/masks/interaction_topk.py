@@ -50,4 +50,4 @@ accel_feature"
         seen = look("interaction_topk", self.saliency, self.maps, self.mix, grid, rng, sight)
         order = shuffled_order(seen.saliency.flatten(1), rng.local)
         order = either(seen.uniform, tube_order(grid, self.fallback, rng), order)
-        return painted(order, self.budget, grid, seen.static)
+        return painted(order, self.budget, grid, seen.saliency, seen.static)

@@ -38,4 +38,4 @@ class Motion:
         speed = velocity(seen.frames, grid, compensate=True) if self.compensate else seen.saliency
         order = shuffled_order(speed.flatten(1), rng.local)
         order = either(seen.uniform, tube_order(grid, self.fallback, rng), order)
-        return painted(order, self.budget, grid, seen.static)
+        return painted(order, self.budget, grid, speed, seen.static)
