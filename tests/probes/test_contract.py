@@ -18,6 +18,7 @@ SMALL = {
     "energy": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "layers": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "inverse_dynamics": {"fit_clips": 20, "test_clips": 10, "frames": 4, "steps": 5, "batch": 10},
+    "health": {"clips": 16, "batch": 8},
     "motion": {"fit_clips": 16, "select_clips": 16, "test_clips": 16, "batch": 8},
 }
 "fields with which each probe takes a second"
