@@ -6,10 +6,12 @@ import torch
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
+from vjepa_lab.nn.predictor import Predictor
 from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
 SMALL = {
+    "surprise": {"films": 40, "film": 6, "batch": 10, "window": 4},
     "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
     | {"steps": 5, "frames_per_step": 8, "seeds": 2, "frames": 2},
     "classify": {"fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
@@ -30,8 +32,9 @@ def test_a_probe_measures_and_changes_nothing(name):
     torch.manual_seed(0)
     encoder = Encoder(width=24, depth=1, heads=2, patch=8)
     before = {k: v.clone() for k, v in encoder.state_dict().items()}
+    predictor = Predictor(encoder_width=24, width=24, depth=1, heads=2)
     state = torch.get_rng_state()
-    frozen = FrozenEncoder(encoder=encoder, frames=4, crop=16)
+    frozen = FrozenEncoder(encoder=encoder, predictor=predictor, frames=4, crop=16)
     streams = {s: Stream(demand, LOOK, batch=probe.batch) for s, demand in probe.demands().items()}
     measured = dict(probe.run(frozen, streams))
     assert measured

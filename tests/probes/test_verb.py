@@ -97,3 +97,18 @@ def test_files_that_cannot_be_read_are_listed_and_the_rest_is_measured(run, tmp_
     words = ["probe", f"{run}/last.ckpt", f"probes=[{PROBE}]", f"out={tmp_path}", "probes.0.source=1"]
     assert main(words) == 2
     assert "probes" in capsys.readouterr().err
+
+
+def test_controls_that_a_probe_refuses_are_left_out(run, probe):
+    surprise = "{name: surprise, films: 40, film: 6, window: 4, batch: 10}"
+    records = probe(f"probes=[{surprise}]")
+    assert all(set(r["controls"]) == {"untrained", "shuffled"} for r in records)
+    assert {"relative_accuracy", "held/auroc"} <= {r["metric"] for r in records}
+
+
+def test_an_encoder_that_a_probe_refuses_is_an_error_before_anything_is_measured(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("vjepa_lab.probes.surprise.Surprise.refusal", lambda self, encoder: "has no words")
+    words = [f"{run}/last.ckpt", f"probes=[{PROBE}, {{name: surprise}}]", f"out={tmp_path / 'out'}", "progress=false"]
+    assert main(["probe", *words]) != 0
+    assert f"probe surprise: {run}/last.ckpt: has no words" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

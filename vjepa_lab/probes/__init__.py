@@ -15,7 +15,7 @@ from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.report import Section
 
-__all__ = ["Demand", "Estimate", "Probe", "Shows", "Stream"]
+__all__ = ["Demand", "Estimate", "Probe", "Refuses", "Shows", "Stream"]
 
 
 class Probe(Protocol):
@@ -41,4 +41,14 @@ class Shows(Protocol):
 
     def sections(self) -> list[Section]:
         """What the report shows of the last run, beside the table and the curves that every probe has."""
+        ...
+
+
+@runtime_checkable
+class Refuses(Protocol):
+    """A probe that cannot measure every encoder. The verb asks before it measures anything; controls and baselines that
+    are refused are left out of the table."""
+
+    def refusal(self, encoder: FrozenEncoder) -> str | None:
+        """Why it cannot measure this one; None if it can."""
         ...

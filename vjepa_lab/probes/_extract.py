@@ -56,6 +56,7 @@ def extract(
     pool: Pool | Callable[[Features], Tensor] = "mean",
     transform: Callable[[Tensor, list[str]], Tensor] | None = None,
     targets: Callable[[Any], dict[str, Tensor]] | None = None,
+    measure: Callable[[Tensor], Tensor] | None = None,
     tag: str = "",
 ) -> Table:
     """Features and targets of all rows that could be read. A collective call.
@@ -65,17 +66,19 @@ def extract(
         pool: mean (n, D), tubelet (n, t, D), none (n, N, D), or a function of ``Features``.
         transform: changes clips uint8 (B, 3, F, H, W) before they are encoded, given their keys.
         targets: further targets of a batch, beside its own.
+        measure: what to make of clips (B, 3, F, H, W) in place of features, (B, ...); it stands under -1.
         tag: names what of these is a function: part of the name under which a table is kept.
 
     Raises:
         ValueError: nothing could be read, or there is no such layer.
     """
-    assert tag or (transform is None and targets is None and not callable(pool)), "functions need a tag"
+    functions = [x for x in (pool, transform, targets, measure) if callable(x)]
+    assert tag or not functions, "functions need a tag"
     named = "function" if callable(pool) else pool
     kept = _kept(encoder, stream, [*layers], f"{named} {tag}") if stream.cache and dist.world() == 1 else None
     table = _read(kept) if kept is not None and kept.is_file() else None
     if table is None:
-        table = _encode(encoder, stream, layers, pool, transform, targets)
+        table = _encode(encoder, stream, layers, pool, transform, targets, measure)
         if kept is not None:
             _write(kept, table)
     stream.skipped = table.skipped
@@ -94,6 +97,7 @@ def _encode(
     pool: Pool | Callable[[Features], Tensor],
     transform: Callable[[Tensor, list[str]], Tensor] | None,
     more: Callable[[Any], dict[str, Tensor]] | None,
+    measure: Callable[[Tensor], Tensor] | None,
 ) -> Table:
     columns: dict[str, list[Tensor]] = {}
     keys: list[list[str]] = []
@@ -105,10 +109,14 @@ def _encode(
         shown = clip.flatten(0, 1) if clip.ndim == 6 else clip
         if transform is not None:
             shown = transform(shown, [k for k in batch.key for _ in range(len(shown) // len(clip))])
-        found = encoder.layers(shown, layers or (-1,))
-        for layer, features in found.items():
-            grid = features.grid
-            x = pool(features) if callable(pool) else encoder.pool(features, pool)
+        found: dict[int, Tensor] = {}
+        if measure is not None:
+            found[-1] = measure(shown)
+        else:
+            for layer, features in encoder.layers(shown, layers or (-1,)).items():
+                grid = features.grid
+                found[layer] = pool(features) if callable(pool) else encoder.pool(features, pool)
+        for layer, x in found.items():
             x = x.float().unflatten(0, clip.shape[:2]) if clip.ndim == 6 else x.float()
             columns.setdefault(f"x.{layer}", []).append(x.cpu())
         targets = {"states": batch.states, "actions": batch.actions} if robot else _targets(batch)

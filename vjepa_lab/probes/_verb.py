@@ -25,7 +25,7 @@ from vjepa_lab import __version__
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder, device_of
-from vjepa_lab.probes import Shows
+from vjepa_lab.probes import Refuses, Shows
 from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
@@ -70,14 +70,20 @@ def main(config: ProbeConfig) -> int:
     pictures: list[Section] = []
     encoders = {"": encoder} | {name: control(name, encoder, seed=config.seed) for name in config.controls}
     encoders |= {name: _open(config, given, {}, "auto") for name, given in config.baselines.items()}
+    probes = [PROBES.build(entry) for entry in config.probes]
+    _ask(probes, config, encoder)
     out.mkdir(parents=True, exist_ok=True)
     with tqdm(total=len(config.probes) * len(encoders), unit="measurement", disable=not config.progress) as bar:
-        for entry in config.probes:
-            probe = PROBES.build(entry)
+        for entry, probe in zip(config.probes, probes, strict=True):
             found: dict[str, dict[str, Estimate]] = {}
             streams: dict[str, Stream] = {}
             for name, network in encoders.items():
                 bar.set_description(f"{entry['name']} {name or 'encoder'}")
+                refused = _refusal(probe, network)
+                if refused is not None:
+                    log.info("%s: %s is left out: %s", entry["name"], name, refused)
+                    bar.update()
+                    continue
                 read = _streams(config, probe, look, network, shuffled=name == "shuffled")
                 found[name] = dict(probe.run(network, read))
                 if not name and config.report is not None:
@@ -166,6 +172,20 @@ def _records(
 def _plain(estimate: Estimate) -> dict[str, Any]:
     """An estimate for JSON, which has no NaN."""
     return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in estimate._asdict().items()}
+
+
+def _ask(probes: list[Any], config: ProbeConfig, encoder: FrozenEncoder) -> None:
+    """Raises:
+    ValueError: a probe cannot measure the encoder that it is all about.
+    """
+    for entry, probe in zip(config.probes, probes, strict=True):
+        refused = _refusal(probe, encoder)
+        if refused is not None:
+            raise ValueError(f"probe {entry['name']}: {config.checkpoint}: {refused}")
+
+
+def _refusal(probe: Any, encoder: FrozenEncoder) -> str | None:
+    return probe.refusal(encoder) if isinstance(probe, Refuses) else None
 
 
 def _own_sections(probe: Any) -> list[Section]:

@@ -23,6 +23,7 @@ def test_pairs_share_their_beginning_and_one_of_each_is_possible(toys, tmp_path)
     facts = [reader.read(i, np.random.default_rng(0)).truth for i in range(len(reader))]
     assert [int(f["possible"]) for f in facts] == [1, 1, 0, 0] * 4
     assert [int(f["pair"]) for f in facts] == [p for s in range(4) for p in (2 * s, 2 * s + 1, 2 * s + 1, 2 * s)]
+    assert [int(f["scene"]) for f in facts] == [s for s in range(4) for _ in range(4)]
     assert [int(f["property"]) for f in facts] == [0] * 8 + [1] * 8
     assert all(value.dtype == torch.int64 for f in facts for value in f.values())
     assert reader.classes == ["O1", "O3"]

@@ -4,8 +4,9 @@
     <path>/O1/01/1/status.json                  {"header": {"is_possible": true, ...}, ...}
 
 A scene has two possible and two impossible films. An impossible one begins like a possible one: the two that share the
-longest beginning are a pair. ``Sample.truth`` (int64) has ``pair`` (number of the pair), ``possible`` (1 or 0) and
-``property`` (number of the block: O1 object permanence, O2 shape constancy, O3 continuity), which is also the label.
+longest beginning are a pair. ``Sample.truth`` (int64) has ``pair`` (number of the pair), ``scene``, ``possible`` (1 or
+0) and ``property`` (number of the block: O1 object permanence, O2 shape constancy, O3 continuity), which is also the
+label.
 
 Decisions:
 - Two frames are equal if their files are equal, byte by byte: the films of a scene are written by one program.
@@ -120,6 +121,7 @@ class IntphysReader:
                 raise BadSample(error.reason, self.key(index), error.detail) from None
         facts = {
             "pair": scene * (FILMS // 2) + self._pairs[scene][number],
+            "scene": scene,
             "possible": int(self._possible[film]),
             "property": sample.label,
         }
