@@ -72,7 +72,7 @@ def test_what_can_be_told_follows_from_the_world():
     plain."""
     world = {"name": "synthetic", "split": "val"}
     truth = {
-        name: measured(frozen(Frames(blind=True)), Arrow(source=world | fields, fit_clips=160, test_clips=160, batch=40))
+        name: measured(frozen(Frames(blind=True)), Arrow(source=world | fields, fit_clips=60, test_clips=80, batch=40))
         for name, fields in {"one": {"discs": 1}, "many": {}, "friction": {"damping": 0.3}}.items()
     }
     assert truth["one"]["truth"].value == 0.5

@@ -11,6 +11,7 @@ from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
 SMALL = {
+    "contact": {"fit_clips": 20, "select_clips": 10, "test_clips": 10, "batch": 10, "gaps": [1.0], "push": 1.0},
     "surprise": {"films": 40, "film": 6, "batch": 10, "window": 4},
     "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
     | {"steps": 5, "frames_per_step": 8, "seeds": 2, "frames": 2},

@@ -18,8 +18,9 @@ from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.nn.predictor import Predictor
 from vjepa_lab.probes import Refuses
+from vjepa_lab.probes._choice import partners
 from vjepa_lab.probes._controls import control
-from vjepa_lab.probes._surprise import Films, average_precision, figures, halves, of_film, paired, relative
+from vjepa_lab.probes._surprise import Films, average_precision, figures, halves, of_film, relative
 from vjepa_lab.probes.surprise import Surprise, surprises
 from vjepa_lab.registry import SOURCES
 from vjepa_lab.tokens import Features, Future
@@ -75,6 +76,10 @@ def scored(films, predictor):
             guess = PREDICTORS[predictor](films[:, start : start + context], WINDOW - context)
             out.append(np.abs(guess - films[:, start + context : start + WINDOW]).mean((1, 2)))
     return torch.from_numpy(np.stack(out, 1)).unflatten(1, (-1, len(CONTEXTS)))
+
+
+def paired(films):
+    return partners(films.pair, films.possible)
 
 
 def films_of(score, kind=None):
@@ -179,18 +184,10 @@ def test_average_precision_is_that_of_the_definition():
     assert average_precision(torch.ones(10), torch.arange(10) < 3) == pytest.approx(0.3)
 
 
-def test_films_without_their_partner_do_not_count_and_two_of_a_kind_are_refused():
-    score = torch.rand(6, 1, 1, generator=torch.Generator().manual_seed(0))
-    films = films_of(score)
-    pairs = paired(films.of(torch.tensor([5, 0, 4, 3])))
-    assert pairs.possible.tolist() == [2]
-    assert pairs.impossible.tolist() == [0]
-    with pytest.raises(ValueError, match="no pair has both"):
-        paired(films.of(torch.tensor([0, 3])))
-    with pytest.raises(ValueError, match="pair 0 has two films of one kind"):
-        paired(films._replace(possible=torch.tensor([True, True, False, True, False, True])))
+def test_one_scene_leaves_nothing_to_report_on():
+    films = films_of(torch.rand(2, 1, 1, generator=torch.Generator().manual_seed(0)))
     with pytest.raises(ValueError, match="got 1 scenes, expected at least two of a property"):
-        halves(films.of(torch.tensor([0, 1])), 0)
+        halves(films, 0)
 
 
 class Seer(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vjepa_lab import dist
 from vjepa_lab.probes import _stats
+from vjepa_lab.probes._choice import Partners, partners
 from vjepa_lab.probes._stats import Estimate
 
 _TIE = 1e-6
@@ -50,41 +51,15 @@ class Films(NamedTuple):
         return Films(*(x[which] for x in self))
 
 
-class Pairs(NamedTuple):
-    """Which films belong together: int64 (P,) each."""
-
-    possible: Tensor
-    impossible: Tensor
-
-
-def paired(films: Films) -> Pairs:
-    """All pairs of which both films are there.
-
-    Raises:
-        ValueError: there is none, or a pair is not of one possible and one impossible film.
-    """
-    good, bad = torch.nonzero(films.possible).flatten(), torch.nonzero(~films.possible).flatten()
-    for of in (good, bad):
-        number, count = films.pair[of].unique(return_counts=True)
-        if (count > 1).any():
-            raise ValueError(
-                f"surprise: pair {int(number[count > 1][0])} has two films of one kind, expected one of each"
-            )
-    good = good[torch.isin(films.pair[good], films.pair[bad])]
-    bad = bad[torch.isin(films.pair[bad], films.pair[good])]
-    if not len(good):
-        raise ValueError("surprise: no pair has both of its films")
-    return Pairs(good[films.pair[good].argsort()], bad[films.pair[bad].argsort()])
-
-
 def of_film(score: Tensor, how: How) -> Tensor:
     """Scores of films (n, C) from those of their windows (n, W, C)."""
     return score.mean(1) if how == "mean" else score.amax(1)
 
 
-def relative(score: Tensor, pairs: Pairs) -> Tensor:
-    """Whether the impossible film of each pair scores higher, a tie is one half: (P, ...) from scores (n, ...)."""
-    good, bad = score[pairs.possible].double(), score[pairs.impossible].double()
+def relative(score: Tensor, pairs: Partners) -> Tensor:
+    """Whether the impossible film of each pair scores higher, a tie is one half: (P, ...) from scores (n, ...). The
+    possible one is the first of the pair."""
+    good, bad = score[pairs.first].double(), score[pairs.second].double()
     tie = (good - bad).abs() <= _TIE * torch.maximum(good.abs(), bad.abs())
     return torch.where(tie, 0.5, (good < bad).double())
 
@@ -118,12 +93,12 @@ def figures(
         properties: names by number.
 
     Raises:
-        ValueError: as ``paired`` and ``halves``.
+        ValueError: as ``partners`` and ``halves``.
     """
     choosing = halves(films, seed)
     dev, rest = films.of(choosing), films.of(~choosing)
-    pairs = paired(rest)
-    scene, kind = rest.scene[pairs.possible], rest.property[pairs.possible]
+    pairs = partners(rest.pair, rest.possible)
+    scene, kind = rest.scene[pairs.first], rest.property[pairs.first]
     names: dict[How, str] = {"mean": "", "max": "max/"}
     for how, name in names.items():
         right = _at_chosen(dev, rest, pairs, how)
@@ -134,20 +109,20 @@ def figures(
                 yield f"{properties[number]}/relative_accuracy", _stats.accuracy(right[of], scene[of])
     least = rest.score.amin(2)
     yield "filtered/relative_accuracy", _stats.accuracy(relative(least.mean(1), pairs), scene)
-    best = int(relative(of_film(dev.score, "max"), paired(dev)).mean(0).argmax())
+    best = int(relative(of_film(dev.score, "max"), partners(dev.pair, dev.possible)).mean(0).argmax())
     yield "context", Estimate(float(contexts[best]))
     yield from _single(of_film(dev.score, "max")[:, best], dev, of_film(rest.score, "max")[:, best], rest)
     yield from _published(films, contexts)
 
 
-def _at_chosen(dev: Films, rest: Films, pairs: Pairs, how: How) -> Tensor:
+def _at_chosen(dev: Films, rest: Films, pairs: Partners, how: How) -> Tensor:
     """Of each pair (P,): is it ordered rightly, with the context that is best for its property on the other half?"""
-    known = paired(dev)
+    known = partners(dev.pair, dev.possible)
     right = relative(of_film(dev.score, how), known)
     found = relative(of_film(rest.score, how), pairs)
-    kind, out = rest.property[pairs.possible], torch.empty(len(found), dtype=torch.float64)
+    kind, out = rest.property[pairs.first], torch.empty(len(found), dtype=torch.float64)
     for number in kind.unique().tolist():
-        own = dev.property[known.possible] == number
+        own = dev.property[known.first] == number
         best = (right[own] if own.any() else right).mean(0).argmax()
         out[kind == number] = found[kind == number, best]
     return out
@@ -167,8 +142,8 @@ def _single(known: Tensor, dev: Films, score: Tensor, rest: Films) -> Iterator[t
 
 def _published(films: Films, contexts: Sequence[int]) -> Iterator[tuple[str, Estimate]]:
     """All pairs, context by context; and with the best context of each property, chosen on what it is reported on."""
-    pairs = paired(films)
-    scene, kind = films.scene[pairs.possible], films.property[pairs.possible]
+    pairs = partners(films.pair, films.possible)
+    scene, kind = films.scene[pairs.first], films.property[pairs.first]
     right = relative(of_film(films.score, "mean"), pairs)
     for c, context in enumerate(contexts):
         yield f"context/{context}/relative_accuracy", _stats.accuracy(right[:, c], scene)

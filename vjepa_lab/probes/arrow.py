@@ -29,6 +29,7 @@ from vjepa_lab import dist
 from vjepa_lab.data.streams import Demand, Stream, count_problem, fit_select_test
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import _stats
+from vjepa_lab.probes._choice import wins
 from vjepa_lab.probes._extract import extract
 from vjepa_lab.probes._logistic import fit_logistic
 from vjepa_lab.probes._stats import Estimate
@@ -138,13 +139,8 @@ def told(pairs: Mapping[str, tuple[Tensor, Tensor]], unit: Tensor) -> tuple[floa
     odds = fit_logistic(fit, select)
     chosen = ((odds(select[0]) > 0) == (select[1] > 0)).double().mean().item()
     forward, backward = (odds(x) for x in pairs["test"])
-    right = (_wins(-forward) + _wins(backward)) / 2
+    right = (wins(-forward) + wins(backward)) / 2
     return chosen, {
         "accuracy": _stats.accuracy(right, unit),
-        "paired": _stats.accuracy(_wins(backward - forward), unit),
+        "paired": _stats.accuracy(wins(backward - forward), unit),
     }
-
-
-def _wins(difference: Tensor) -> Tensor:
-    """1 where it is above 0, one half where it is 0, else 0."""
-    return (difference.sign() + 1) / 2

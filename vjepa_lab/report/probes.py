@@ -6,7 +6,7 @@ value with its interval stands under each name. All but the first three may be m
 
 A metric is bold where its interval lies above that of the untrained encoder; below it, where the record says
 ``better: lower``. Metrics of layers (``layer03/position``) and of severities (``corruption/fog/3``, or any name with a
-number for a part) are drawn as curves; their numbers are folded away below.
+number for a part: ``gap/2`` is at 2 of an axis of its own) are drawn as curves; their numbers are folded away below.
 """
 
 from __future__ import annotations
@@ -182,14 +182,14 @@ def _place(metric: str) -> _Place | None:
         return None
     family, _, kind = level[1].rpartition("/")
     measure = f" {level[3]}" if level[3] else ""
-    return _Place("severity", (family or kind) + measure, kind, float(level[2]))
+    return _Place("severity" if family else kind, (family or kind) + measure, kind, float(level[2]))
 
 
 def _plots(axis: str, group: str, plots: Mapping[str, list[tuple[float, Record]]]) -> Html:
     """One plot per metric or type; plots of severities share the vertical axis, to be compared."""
     lines = {name: _series(rows) for name, rows in plots.items()}
     small = len(lines) > 4
-    shared = span(s for found in lines.values() for s in found) if axis == "severity" else None
+    shared = span(s for found in lines.values() for s in found) if axis != "layer" else None
     drawn = [
         curves(s, title=name, x=axis, y_range=shared, size=(270, 190) if small else (400, 250), named=False)
         for name, s in lines.items()
