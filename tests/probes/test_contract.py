@@ -15,6 +15,8 @@ SMALL = {
     "surprise": {"films": 40, "film": 6, "batch": 10, "window": 4},
     "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
     | {"steps": 5, "frames_per_step": 8, "seeds": 2, "frames": 2},
+    "anticipate": {"source": {"name": "synthetic", "split": "val"}, "targets": ["label"], "inputs": "encoder"}
+    | {"frames": 4, "fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "classify": {"fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "arrow": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "collision": {"fit_clips": 20, "test_clips": 10, "steps": 5, "batch": 10},
