@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from vjepa_lab import cli
+from vjepa_lab.registry import MASKS
 
 
 def run(capsys, *argv):
@@ -25,7 +26,7 @@ def test_the_help_of_a_verb_explains_every_field(capsys):
     code, out, _ = run(capsys, "pretrain", "--help")
     assert code == 0
     assert "encoder.crop (256): pixels per side of a clip" in out
-    assert "motion, multiblock, random, tube" in out
+    assert f"masks: {', '.join(MASKS.names())}\n" in out
 
 
 def test_show_prints_the_resolved_configuration_and_runs_nothing(capsys):

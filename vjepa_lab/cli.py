@@ -51,6 +51,13 @@ VERBS = {
         "vjepa-lab probe runs/quickstart/last.ckpt --report report.html",
         word="checkpoint",
     ),
+    "masks": Verb(
+        "config_masks:MasksConfig",
+        "vjepa_lab.maskview._verb:main",
+        "draw what mask strategies see and hide of a clip, with figures",
+        "vjepa-lab masks clip.mp4 --strategy interaction_blocks,multiblock --out masks.html",
+        word="clip",
+    ),
     "inspect": Verb(
         "config:InspectConfig",
         "vjepa_lab.weights.inspect:main",
@@ -110,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(_unknown_verb(words[0]))
     verb = VERBS[words[0]]
     if wants_help:
-        return _say(_verb_help(words[0], verb))
+        return _say(_verb_help(words[0], verb, words[1:]))
     return _run(verb, words[1:], show="--show" in flags, debug="--debug" in flags)
 
 
@@ -184,18 +191,29 @@ def _usage() -> str:
     return _USAGE.format(verbs=verbs, examples="\n".join(f"  {verb.example}" for verb in VERBS.values()))
 
 
-def _verb_help(name: str, verb: Verb) -> str:
-    from vjepa_lab import merge, registry
+def _verb_help(name: str, verb: Verb, words: list[str]) -> str:
+    from vjepa_lab import registry
 
     lines = [f"vjepa-lab {name}: {verb.summary}", f"  {verb.example}", "", "fields (default): meaning"]
-    for key, default, doc in merge.fields_with_docs(_schema(verb)):
-        lines.append(f"  {key} ({default})" + (f": {doc}" if doc else ""))
+    lines += _fields(_schema(verb))
     if verb.config in ("config:PretrainConfig", "config_world:PosttrainConfig"):
         for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
             lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
     elif verb.config == "config_probe:ProbeConfig":
         lines.append(f"probes: {', '.join(registry.PROBES.names())}")
+    elif verb.config == "config_masks:MasksConfig":
+        lines.append(f"masks (--strategy NAME --help: its fields): {', '.join(registry.MASKS.names())}")
+        asked = [word.partition("=")[2].split(",") for word in words if word.startswith("strategy=")]
+        for strategy in (name for names in asked for name in names if name in registry.MASKS.names()):
+            lines += ["", f"fields of {strategy} (default): meaning"]
+            lines += _fields(registry.MASKS.get(strategy))
     return "\n".join(lines)
+
+
+def _fields(schema: type) -> list[str]:
+    from vjepa_lab.merge import fields_with_docs
+
+    return [f"  {key} ({default})" + (f": {doc}" if doc else "") for key, default, doc in fields_with_docs(schema)]
 
 
 def _unknown_verb(word: str) -> str:
