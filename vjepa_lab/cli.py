@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Verb(NamedTuple):
@@ -23,6 +23,8 @@ class Verb(NamedTuple):
     example: str
     word: str = ""
     "field that takes the word which is no YAML file"
+    show: str = ""
+    "module:function that gives the text of --show for a checked configuration; empty: the resolved configuration"
 
 
 VERBS = {
@@ -50,6 +52,13 @@ VERBS = {
         "measure what a frozen encoder knows, beside controls and baselines",
         "vjepa-lab probe runs/quickstart/last.ckpt --report report.html",
         word="checkpoint",
+    ),
+    "ablate": Verb(
+        "config_ablate:AblateConfig",
+        "vjepa_lab.ablate:main",
+        "compare arms of a pretraining over seeds, all else equal and checked; --show prints the plan",
+        "vjepa-lab ablate configs/ablate/masks.yaml",
+        show="vjepa_lab.ablate:show",
     ),
     "masks": Verb(
         "config_masks:MasksConfig",
@@ -88,7 +97,7 @@ verbs:
 {verbs}
 
 options:
-  --show       print the resolved configuration and exit
+  --show       print the resolved configuration, or the plan of an ablation, and exit
   --debug      show the traceback of an error
   --help       this text; after a verb: every field, its default and its meaning
   --version    print the version
@@ -164,11 +173,12 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
     try:
         files, values = _arguments(verb, words)
         config = merge.load(_schema(verb), files, values)
-        if show:
+        if show and not verb.show:
             return _say(merge.to_yaml(config))
         validate(config)
-        module, _, function = verb.function.partition(":")
-        return getattr(importlib.import_module(module), function)(config) or 0
+        if show:
+            return _say(_function(verb.show)(config))
+        return _function(verb.function)(config) or 0
     except KeyboardInterrupt:
         if debug:
             raise
@@ -178,6 +188,11 @@ def _run(verb: Verb, words: list[str], *, show: bool, debug: bool) -> int:
         if debug:
             raise
         return _fail(f"{error}\n(--debug shows where)" if not isinstance(error, configs.ConfigError) else str(error))
+
+
+def _function(named: str) -> Any:
+    module, _, name = named.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def _schema(verb: Verb) -> type:
@@ -199,7 +214,7 @@ def _verb_help(name: str, verb: Verb, words: list[str]) -> str:
     if verb.config in ("config:PretrainConfig", "config_world:PosttrainConfig"):
         for kind in (registry.MASKS, registry.SOURCES, registry.PROBES):
             lines.append(f"{kind.kind}s: {', '.join(kind.names())}")
-    elif verb.config == "config_probe:ProbeConfig":
+    elif verb.config in ("config_probe:ProbeConfig", "config_ablate:AblateConfig"):
         lines.append(f"probes: {', '.join(registry.PROBES.names())}")
     elif verb.config == "config_masks:MasksConfig":
         lines.append(f"masks (--strategy NAME --help: its fields): {', '.join(registry.MASKS.names())}")

@@ -42,9 +42,10 @@ def validate(config: Any) -> None:
     Raises:
         ConfigError: lists all problems.
     """
-    from vjepa_lab import validate_masks, validate_probe, validate_world  # which use the checks of single blocks below
+    # which use the checks of single blocks below
+    from vjepa_lab import validate_ablate, validate_masks, validate_probe, validate_world
 
-    checks = _CHECKS | validate_world.CHECKS | validate_probe.CHECKS | validate_masks.CHECKS
+    checks = _CHECKS | validate_world.CHECKS | validate_probe.CHECKS | validate_ablate.CHECKS | validate_masks.CHECKS
     problems = checks[type(config)](config)
     if problems:
         count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"

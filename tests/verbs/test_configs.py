@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from vjepa_lab import cli
+from vjepa_lab.ablate import plan
 from vjepa_lab.config import ConfigError, PretrainConfig
+from vjepa_lab.config_ablate import AblateConfig
 from vjepa_lab.config_world import PlanConfig, PosttrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train.folder import read_metrics
@@ -16,7 +18,8 @@ from vjepa_lab.validate import validate
 ROOT = Path(__file__).parents[2]
 WORLDS = sorted((ROOT / "configs/posttrain").glob("*.yaml"))
 PLANS = sorted((ROOT / "configs/plan").glob("*.yaml"))
-CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS})
+ABLATIONS = sorted((ROOT / "configs/ablate").glob("*.yaml"))
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS, *ABLATIONS})
 SMALL = ROOT / "tests/small.yaml"
 SYNTHETIC = ["data.sources=[{name: synthetic}]"]
 
@@ -108,3 +111,16 @@ def test_a_world_model_says_what_it_costs_and_its_command_has_no_problem(path, m
             Path(value).parent.mkdir(parents=True)
             Path(value).touch()
     validate(load(schema, [path], words))
+
+
+@pytest.mark.parametrize("path", ABLATIONS, ids=name)
+def test_the_arms_of_an_ablation_are_measured_to_be_equal_but_for_what_they_declare(path, monkeypatch, tmp_path):
+    text = path.read_text()
+    assert all(f"\n# {word}" in text for word in ("Command", "Cost", "Expect"))
+    assert f"\n# Command  vjepa-lab ablate {path.relative_to(ROOT)}\n" in text
+    monkeypatch.chdir(ROOT)
+    config = load(AblateConfig, [path], [f"out={tmp_path}", "draws=2", "timed=0", "progress=false"])
+    validate(config)
+    assert len(config.seeds) >= 3
+    config.seeds = [0]
+    plan.make(config)
