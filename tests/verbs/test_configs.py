@@ -9,6 +9,7 @@ from vjepa_lab import cli
 from vjepa_lab.ablate import plan
 from vjepa_lab.config import ConfigError, PretrainConfig
 from vjepa_lab.config_ablate import AblateConfig
+from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.config_world import PlanConfig, PosttrainConfig
 from vjepa_lab.merge import load
 from vjepa_lab.train.folder import read_metrics
@@ -18,8 +19,9 @@ from vjepa_lab.validate import validate
 ROOT = Path(__file__).parents[2]
 WORLDS = sorted((ROOT / "configs/posttrain").glob("*.yaml"))
 PLANS = sorted((ROOT / "configs/plan").glob("*.yaml"))
+PROBES = sorted((ROOT / "configs/probe").rglob("*.yaml"))
 ABLATIONS = sorted((ROOT / "configs/ablate").glob("*.yaml"))
-CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS, *ABLATIONS})
+CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS, *ABLATIONS, *PROBES})
 SMALL = ROOT / "tests/small.yaml"
 SYNTHETIC = ["data.sources=[{name: synthetic}]"]
 
@@ -124,3 +126,22 @@ def test_the_arms_of_an_ablation_are_measured_to_be_equal_but_for_what_they_decl
     assert len(config.seeds) >= 3
     config.seeds = [0]
     plan.make(config)
+
+
+@pytest.mark.parametrize("path", PROBES, ids=name)
+def test_a_measurement_says_what_it_costs_and_its_command_has_no_problem(path, monkeypatch, tmp_path):
+    text = path.read_text()
+    assert all(f"\n# {word}" in text for word in ("Command", "Cost", "Expect"))
+    command = next(line for line in text.replace("\\\n#", "").splitlines() if line.startswith("# Command"))
+    words = shlex.split(command)[2:]
+    assert words[:2] == ["vjepa-lab", "probe"]
+    assert str(path.relative_to(ROOT)) in words
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    files, values = cli._arguments(cli.VERBS["probe"], cli._split(words[2:])[1])
+    for word in values:
+        key, _, value = word.partition("=")
+        if key == "checkpoint" and value.startswith("runs/"):
+            Path(value).parent.mkdir(parents=True)
+            Path(value).touch()
+    validate(load(ProbeConfig, files, values))
