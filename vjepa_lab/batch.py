@@ -50,6 +50,26 @@ class Sample(NamedTuple):
     "exact state of a simulated world (see data/sources/synthetic.py); empty for recorded video"
 
 
+class Question(NamedTuple):
+    """What is asked about a video, in words."""
+
+    kind: str
+    "descriptive, explanatory, predictive or counterfactual"
+    text: str
+    answer: str = ""
+    "one word, of a descriptive question; nothing where the answer is withheld"
+    choices: tuple[str, ...] = ()
+    "of the other kinds: what may be true"
+    correct: tuple[bool, ...] = ()
+    "which of them are; nothing where the answers are withheld"
+    subkind: str = ""
+    "of a descriptive question: exist, count, query_color, ..."
+    program: tuple[str, ...] = ()
+    "the question as steps of a program, in the order in which they run"
+    programs: tuple[tuple[str, ...], ...] = ()
+    "of the choices"
+
+
 class ClipBatch(NamedTuple):
     """A batch of clips. ``truth`` holds stacked tensors, and is empty unless every sample has it."""
 

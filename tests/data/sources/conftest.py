@@ -77,3 +77,14 @@ def toys() -> ModuleType:
     sys.modules["toys"] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def solver() -> ModuleType:
+    """Answers questions about toy scenes of CLEVRER from their annotations."""
+    spec = importlib.util.spec_from_file_location("clevrer_solver", Path(__file__).with_name("clevrer_solver.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
