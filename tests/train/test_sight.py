@@ -35,9 +35,19 @@ def test_a_run_trains_and_logs_the_share_of_static_clips(run_tiny, name):
 
 
 def test_standing_discs_are_counted_as_static(run_tiny):
+    """Also those of the steps between two rows, and of every micro-batch of a step."""
     still = "data.sources=[{name: synthetic, speed: 1.0e-9}]"
-    rows = read_metrics(run_tiny(MANY, still, "masks=[{name: interaction_blocks}]"))
-    assert [row["static/0"] for row in rows] == [1] * 6
+    run = run_tiny(MANY, still, "masks=[{name: interaction_blocks}]", "run.log_every=3", "trainer.accumulate=2")
+    rows = read_metrics(run)
+    assert [(row["step"], row["static/0"], row["static/0_clips"]) for row in rows] == [(3, 1, 24), (6, 1, 48)]
+
+
+def test_a_few_standing_clips_among_moving_ones_are_counted(run_tiny):
+    mixed = "data.sources=[{name: synthetic, speed: 1.0e-9, weight: 0.25}, {name: synthetic, weight: 0.75}]"
+    rows = read_metrics(run_tiny(MANY, mixed, "masks=[{name: random}, {name: motion}]", "run.log_every=1"))
+    shares = [row["static/1"] for row in rows]
+    assert 0 < sum(shares) < 6
+    assert rows[-1]["static/1_clips"] == pytest.approx(4 * sum(shares))
 
 
 def test_the_step_counts_optimizer_steps_and_events_are_in_frames(run_tiny, sights):

@@ -51,6 +51,8 @@ class PretrainModule(StepModule):
         self.strategies = [MASKS.build(entry) for entry in config.masks]
         self.image_strategies = [MASKS.build(entry) for entry in config.images.masks]
         self._recent: deque[Tensor] = deque(maxlen=max(RECENT // config.data.batch, 1))
+        self._static: dict[str, Tensor] = {}
+        "clips of this rank that a mask was painted over without looking, as nothing moves in them"
 
     @property
     def network(self) -> JEPA:
@@ -67,6 +69,9 @@ class PretrainModule(StepModule):
         self.flops_per_sample = 0.0
         notes: dict[str, Tensor] = {}
         pairs = self._masks(self.strategies, clips, batch_idx, "masks", notes)
+        for name, share in notes.items():
+            counted = f"{name}_clips"
+            self._static[counted] = self._static.get(counted, torch.zeros_like(share)) + share * len(clips.key)
         if isinstance(self.jepa, DenseJEPA):
             still = [] if images is None else self._masks(self.image_strategies, images, batch_idx, "image masks", {})
             weight = self.context_weight(self.global_step + 1)
@@ -118,8 +123,12 @@ class PretrainModule(StepModule):
         return ramp * loss.context, ramp * loss.context_image
 
     def row(self, step: int) -> dict[str, float]:
-        """Momentum, and RankMe of the last clips' pooled target features once enough have been seen."""
+        """Momentum, static clips per mask over all ranks since the start of the process, and RankMe of the last clips'
+        pooled target features once enough have been seen."""
         row = {"momentum": self.momentum(step)}
+        if self._static:
+            counts = dist.sum_over_ranks(torch.stack(list(self._static.values()))).round().tolist()
+            row |= dict(zip(self._static, counts, strict=True))
         if len(self._recent) == self._recent.maxlen:
             share = max(MOST_FEATURES // dist.world(), 1)
             row["rankme"] = rankme(dist.gather_rows(torch.cat(list(self._recent))[-share:]))
