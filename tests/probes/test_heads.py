@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from vjepa_lab.probes import _heads
 from vjepa_lab.probes._heads import Bank, Head
 
 D = 48
@@ -33,11 +34,12 @@ def batch_of(head, n=6):
 
 
 def loss_on(labels):
-    def loss(scores):
+    def loss(scores, part):
         per_set = [
-            torch.stack([F.cross_entropy(one, labels[name]) for one in of_heads]) for name, of_heads in scores.items()
+            torch.stack([F.cross_entropy(one, labels[name][part], reduction="sum") for one in of_heads])
+            for name, of_heads in scores.items()
         ]
-        return torch.stack(per_set).sum(0)
+        return torch.stack(per_set).sum(0) / len(next(iter(labels.values())))
 
     return loss
 
@@ -52,13 +54,24 @@ def test_each_head_of_a_bank_is_the_module_with_its_weights(kind):
         module.load_state_dict(bank.of(k))
         out = module(x)
         out = out if isinstance(out, dict) else {"label": out}
-        loss = loss_on(labels)({name: s[None] for name, s in out.items()}).sum()
+        loss = loss_on(labels)({name: s[None] for name, s in out.items()}, slice(None)).sum()
         loss.backward()
         assert losses[k].item() == pytest.approx(loss.item(), abs=1e-5)
         for name, s in out.items():
             assert torch.allclose(scores[name][k], s, atol=1e-5)
         for name, parameter in module.named_parameters():
             assert torch.allclose(bank.gradients[name][k], parameter.grad, atol=2e-6), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_in_parts_is_the_batch(kind, monkeypatch):
+    head = KINDS[kind]
+    bank, (x, labels) = bank_of(head), batch_of(head)
+    whole, gradients, scores = bank.differentiate(x, loss_on(labels)), bank.gradients, bank.scores(x)
+    monkeypatch.setattr(_heads, "_AT_ONCE", 4 * x[0].numel())  # parts of four rows and of two
+    assert torch.allclose(bank.differentiate(x, loss_on(labels)), whole, atol=1e-5)
+    assert all(torch.allclose(g, gradients[name], atol=2e-6) for name, g in bank.gradients.items())
+    assert all(torch.allclose(s, scores[name], atol=1e-5) for name, s in bank.scores(x).items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vjepa_lab.probes._heads import Head
-from vjepa_lab.probes._sweep import Memory, Plan, Rows, Trial, best, carve, sweep, within
+from vjepa_lab.probes._sweep import Memory, Plan, Rows, Trial, best, carve, ranked, sweep, within
 
 C, N, D = 4, 64, 32
 SMALL = Head("attentive", D, {"label": C}, depth=1, heads=4)
@@ -125,6 +125,36 @@ def test_the_best_head_is_one_per_seed_and_ties_go_to_the_lower_loss():
     trials = Plan(lrs=(1e-3, 1e-4), wds=(0.1,), seeds=2).trials()
     value, loss = torch.tensor([0.5, 0.5, 0.3, 0.2]), torch.tensor([1.0, 0.9, 1.0, 0.1])
     assert best(trials, value, loss) == [1, 2]
+
+
+@pytest.mark.parametrize(("depth", "seeds"), [(1, 2), (2, 1)])
+def test_a_race_goes_on_with_the_best_and_does_not_touch_them(depth, seeds):
+    plan, head, (x, y) = Plan(seeds=seeds, epochs=5), SMALL._replace(depth=depth), toy(24)
+    train, select = Memory(x, y, batch=8, shuffle=3), Memory(*toy(30, seed=1), batch=30)
+    asked = []
+
+    def judge(swept):
+        found = swept.measure(select, correct)["correct"].mean(0)
+        asked.append((len(swept.trials), found))
+        return found, torch.zeros(len(found))
+
+    raced = sweep(head, plan, train, race=judge)
+    assert [size for size, _ in asked] == [20 * seeds, 5 * seeds, 2 * seeds]  # 15 steps: after 1, 2 and 3
+    assert [t.seed for t in raced.trials] == list(range(seeds))
+    whole = sweep(head, plan, train)
+    for k, trial in enumerate(raced.trials):
+        same = whole.trials.index(trial)
+        assert all(torch.equal(w[k], whole.bank.weights[name][same]) for name, w in raced.bank.weights.items())
+    kept = [trial for heads in ranked(plan.trials(), asked[0][1], torch.zeros(20 * seeds)) for trial in heads[:5]]
+    assert {plan.trials().index(t) for t in raced.trials} <= set(kept)
+
+
+def test_in_a_race_who_has_diverged_is_out():
+    plan, (x, y) = Plan(lrs=(1e-3, 1e30), wds=(0.1,), seeds=1, epochs=10), toy()
+    judge = lambda swept: (torch.zeros(len(swept.trials)), swept.bank.scores(x)["label"].sum((1, 2)))  # noqa: E731
+    assert [t.lr for t in sweep(SMALL, plan, Memory(x, y, batch=8), race=judge).trials] == [1e-3]
+    with pytest.raises(ValueError, match="all 1 heads of seed 0 have diverged"):
+        sweep(SMALL, plan._replace(lrs=(1e30,)), Memory(x, y, batch=8), race=judge)
 
 
 def test_ties_count_in_expectation():

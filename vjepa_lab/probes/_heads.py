@@ -15,6 +15,9 @@ Three ways to compute them, which give the same numbers as K separate modules:
 - **attentive, deeper**: self-attention makes the tokens themselves differ from head to head, so nothing is shared but
   the features; the heads take turns on the batch, each holding its activations for its own turn only.
 
+A batch that is too large for its activations is taken in parts, whose gradients add up; how large a part is depends on
+the features alone, not on the number of heads.
+
 Decisions. A head's first weights are a function of its seed alone, so heads with one seed and different learning rates
 begin equal, and a head trained among others equals the head trained alone. Linear heads begin at N(0, 0.01) and 0.
 
@@ -37,6 +40,9 @@ from vjepa_lab.nn.pooler import AttentiveClassifier
 
 Scores = dict[str, Tensor]
 "class scores (K, B, C) by name of the set of classes"
+
+_AT_ONCE = 2**24
+"numbers of the features of a part of a batch"
 
 
 class Head(NamedTuple):
@@ -122,34 +128,52 @@ class Bank:
     @torch.no_grad()
     def scores(self, x: Tensor) -> Scores:
         """Scores of all heads for features (B, N, D), or (B, D) for linear heads."""
+        x = self._checked(x)
+        found = [self._scores(x[part]) for part in _parts(x)]
+        return {name: torch.cat([f[name] for f in found], 1) for name in self.head.classes}
+
+    def _scores(self, x: Tensor) -> Scores:
         if not self._turns:
-            return self._together(self.weights, self._checked(x))
-        parts = list(self._in_turn([self.of(k) for k in range(self.size)], self._checked(x)))
+            return self._together(self.weights, x)
+        parts = list(self._in_turn([self.of(k) for k in range(self.size)], x))
         return {name: torch.cat([p[name] for p in parts]) for name in self.head.classes}
 
-    def differentiate(self, x: Tensor, loss: Callable[[Scores], Tensor]) -> Tensor:
+    def differentiate(self, x: Tensor, loss: Callable[[Scores, slice], Tensor]) -> Tensor:
         """Losses (K,) on one batch; their gradients are in ``gradients``.
 
         Args:
-            loss: from scores of some heads (K', B, C) to the loss of each (K',).
+            loss: from scores of some heads (K', B', C) for a part of the rows to what these rows add to the loss of
+                each head, (K',).
         """
         x = self._checked(x)
         if not self._turns:
-            weights = {name: weight.detach().requires_grad_() for name, weight in self.weights.items()}
-            losses = loss(self._together(weights, x))
-            found = torch.autograd.grad(losses.sum(), list(weights.values()))
+            losses, found = self._differentiated(self.weights, x, loss)
             # As their weights lie in memory: some are transposed, and fused optimizers do not look.
-            self.gradients = {name: g.contiguous() for name, g in zip(weights, found, strict=True)}
-            return losses.detach()
+            self.gradients = {name: gradient.contiguous() for name, gradient in found.items()}
+            return losses
         self.gradients = {name: torch.empty_like(weight) for name, weight in self.weights.items()}
         kept = []
         for k in range(self.size):
-            weights = {name: weight[k].detach().requires_grad_() for name, weight in self.weights.items()}
-            losses = loss(next(self._in_turn([weights], x)))
-            for name, found in zip(weights, torch.autograd.grad(losses.sum(), list(weights.values())), strict=True):
-                self.gradients[name][k] = found
-            kept.append(losses.detach())
+            losses, found = self._differentiated(self.of(k), x, loss)
+            for name, gradient in found.items():
+                self.gradients[name][k] = gradient
+            kept.append(losses)
         return torch.cat(kept)
+
+    def _differentiated(
+        self, weights: dict[str, Tensor], x: Tensor, loss: Callable[[Scores, slice], Tensor]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Losses and gradients of all heads, or of the one with these weights, summed over the parts of the batch."""
+        leaves = {name: weight.detach().requires_grad_() for name, weight in weights.items()}
+        total, summed = None, []
+        for part in _parts(x):
+            scores = next(self._in_turn([leaves], x[part])) if self._turns else self._together(leaves, x[part])
+            losses = loss(scores, part)
+            found = torch.autograd.grad(losses.sum(), list(leaves.values()))
+            total = losses.detach() if total is None else total + losses.detach()
+            summed = list(found) if not summed else [a + b for a, b in zip(summed, found, strict=True)]
+        assert total is not None, "a batch without rows"
+        return total, dict(zip(leaves, summed, strict=True))
 
     def _checked(self, x: Tensor) -> Tensor:
         want = 3 if self.head.kind == "attentive" else 2
@@ -179,6 +203,12 @@ class Bank:
             name: _through(weights[f"{layer}.weight"], weights[f"{layer}.bias"], read)
             for name, layer, read in zip(names, layers, inputs, strict=True)
         }
+
+
+def _parts(x: Tensor) -> list[slice]:
+    """The rows of a batch, as many at a time as fit."""
+    rows = max(1, _AT_ONCE // max(1, x[:1].numel()))
+    return [slice(i, i + rows) for i in range(0, len(x), rows)]
 
 
 def _pool(weights: dict[str, Tensor], x: Tensor, heads: int) -> Tensor:
