@@ -28,7 +28,7 @@ ALLOWED = {
     "curation": BASE | {"features", "tokens", "data", "curation"},
     "report": {"tokens", "report"},
     "maskview": BASE | {"features", "masks", "data", "report", "maskview"},
-    "train": BASE | CORE | {"nn", "masks", "data", "probes", "train", "report"},
+    "train": BASE | CORE | {"nn", "masks", "maskview", "data", "probes", "train", "report"},
     "ablate": BASE | CORE | {"masks", "data", "probes", "train", "report", "ablate"},
     "base": BASE,
     "cli": {"config", "config_probe", "config_world", "merge", "validate", "registry"},

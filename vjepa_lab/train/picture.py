@@ -16,11 +16,11 @@ from vjepa_lab.data.loader import Loader
 from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.data.transforms import normalize
 from vjepa_lab.dist import rng as rng_of
+from vjepa_lab.maskview import _pixels
 from vjepa_lab.registry import MASKS
 from vjepa_lab.train.folder import read_metrics
 
 MOST_FRAMES = 8
-_CONTEXT, _TARGET = (0.10, 0.55, 1.0), (1.0, 0.45, 0.05)
 
 
 def draw(config: PretrainConfig, loader: Loader | PairedLoader, run: Path) -> Path | None:
@@ -109,23 +109,15 @@ def _film(figure: Any, clip: np.ndarray, config: PretrainConfig) -> None:
     seen = normalize(torch.from_numpy(clip).permute(3, 0, 1, 2)).expand(rng.local.count, -1, -1, -1, -1)
     sight = masks.Sight(seen, event=torch.full((len(seen), 1), torch.nan))
     pairs = masks.sample([MASKS.build(e) for e in config.masks], grid, rng, sight, keep=config.keep)  # type: ignore[arg-type]
-    tubelets = np.unique(np.linspace(0, grid.t - 1, min(MOST_FRAMES, grid.t)).round().astype(int))
+    tubelets = np.unique(np.linspace(0, grid.t - 1, min(MOST_FRAMES, grid.t)).round().astype(int)) * encoder.tubelet
+    masked = [_pixels.masked(clip, _pixels.roles_of(pair, grid)[0]) for pair in pairs]
     axes = figure.subplots(len(pairs) + 1, len(tubelets), squeeze=False)
-    for column, t in enumerate(tubelets):
-        frame = clip[t * encoder.tubelet].astype(np.float32) / 255
-        axes[0, column].imshow(frame)
-        axes[0, column].set_title(f"frame {t * encoder.tubelet}", fontsize=8)
-        for row, pair in enumerate(pairs, start=1):
-            tint = np.full((grid.n, 3), 0.0, dtype=np.float32)
-            weight = np.full((grid.n, 1), 0.75, dtype=np.float32)  # neither seen nor predicted: darkened
-            for ids, colour, share in ((pair.context[0], _CONTEXT, 0.0), (pair.target[0], _TARGET, 0.55)):
-                tint[ids.numpy()], weight[ids.numpy()] = colour, share
-            scale = (encoder.patch, encoder.patch, 1)
-            plane = np.kron(tint.reshape(*grid, 3)[t], np.ones(scale, dtype=np.float32))
-            share = np.kron(weight.reshape(*grid, 1)[t], np.ones(scale, dtype=np.float32))
-            axes[row, column].imshow(frame[: plane.shape[0], : plane.shape[1]] * (1 - share) + plane * share)
-            if column == 0:
-                axes[row, 0].set_ylabel(f"mask {row - 1}", fontsize=8)
+    for row, frames in enumerate([clip, *masked]):
+        for column, frame in enumerate(tubelets):
+            axes[row, column].imshow(frames[frame])
+            axes[0, column].set_title(f"frame {frame}", fontsize=8)
+        if row:
+            axes[row, 0].set_ylabel(f"mask {row - 1}", fontsize=8)
     for ax in axes.flat:
         ax.set(xticks=[], yticks=[])
-    figure.suptitle("one clip; bright: context, orange: target, dark: neither", fontsize=9)
+    figure.suptitle(f"one clip; {_pixels.KEY}", fontsize=9)
