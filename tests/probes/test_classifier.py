@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from vjepa_lab.probes._classifier import arrow, fit_classifier
+from vjepa_lab.probes._classifier import fit_classifier
 
 
 def world(n, k=4, d=12, apart=6.0, seed=0):
@@ -66,17 +66,6 @@ def test_neighbours_vote_by_their_cosine_around_the_mean():
     assert torch.equal(votes.argmax(1), y[cosine.argmax(1)])
     few = fit_classifier("knn", (x[:4], y[:4]), (x, y), 4)  # fewer rows than the larger numbers of neighbours
     assert few(z).shape == (9, 4)
-
-
-def test_an_arrow_is_found_where_there_is_one_and_guessed_where_there_is_none():
-    g = torch.Generator().manual_seed(3)
-    speed = 1 + torch.randn(3, 2000, 1, generator=g)  # its sign is right for a share of Phi(1) of the clips
-    noise = torch.randn(3, 2000, 4, generator=g)
-    forwards, backwards = torch.cat((speed, noise), 2), torch.cat((-speed, noise), 2)
-    found = arrow(*zip(forwards, backwards, strict=True))
-    assert torch.equal(found, (speed[2, :, 0] > 0).double())
-    assert found.mean().item() == pytest.approx(0.841, abs=0.03)
-    assert arrow(*zip(forwards, forwards, strict=True)).mean().item() == 0.5
 
 
 def test_another_kind_is_refused():

@@ -70,18 +70,3 @@ def _knn(x: Tensor, mean: Tensor, label: Tensor, select: tuple[Tensor, Tensor], 
     answers = torch.cat([votes.argmax(2) for votes in scores(select[0], offered)], 1)
     best = offered[int((answers == select[1]).double().mean(1).argmax())]
     return lambda rows: torch.cat([votes[0] for votes in scores(rows, [best])])
-
-
-def arrow(train: tuple[Tensor, Tensor], select: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor]) -> Tensor:
-    """Can a linear head tell clips from their reversals? How often it is right for each test clip: 0, 1/2 or 1, (n,).
-
-    Args:
-        train, select, test: features (n, D) of clips and of the same clips reversed; no video is in two of the sets.
-    """
-
-    def labelled(pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        return torch.cat(pair), torch.arange(2).repeat_interleave(len(pair[0]))
-
-    head = fit_classifier("linear", labelled(train), labelled(select), 2)
-    forward, backward = (head(x).diff(dim=1)[:, 0].sign() for x in test)  # -1: forwards, 1: backwards, 0: cannot say
-    return ((1 - forward) / 2 + (1 + backward) / 2) / 2
