@@ -11,6 +11,8 @@ from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
 SMALL = {
+    "pareto": {"fit_clips": 20, "test_clips": 10, "batch": 10, "seeds": 2, "layers": [0, -1]}
+    | {"decode": {"form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8, "steps": 2, "frames_per_step": 8}},
     "contact": {"fit_clips": 20, "select_clips": 10, "test_clips": 10, "batch": 10, "gaps": [1.0], "push": 1.0},
     "surprise": {"films": 40, "film": 6, "batch": 10, "window": 4},
     "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
@@ -19,6 +21,7 @@ SMALL = {
     | {"frames": 4, "fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "classify": {"fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "arrow": {"fit_clips": 20, "test_clips": 10, "batch": 10},
+    "causal": {"fit_clips": 20, "test_clips": 8, "batch": 10, "words": 4, "width": 8, "epochs": 1, "seeds": 1},
     "collision": {"fit_clips": 20, "test_clips": 10, "steps": 5, "batch": 10},
     "energy": {"fit_clips": 20, "test_clips": 10, "batch": 10},
     "layers": {"fit_clips": 20, "test_clips": 10, "batch": 10},

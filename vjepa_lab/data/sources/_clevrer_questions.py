@@ -6,7 +6,8 @@
 - predictive: which things collide in the ``AFTER`` seconds after the film.
 - counterfactual: which things would collide in the film without one of them; the world is run again without it.
 
-Every option is right or wrong by a coin where the scene has both, so that the words of an option tell little about it.
+Every option is right or wrong by a coin as long as the scene has both; a question ends where one kind runs out, and one
+with options of one kind alone is not asked. So the words of an option tell little about it.
 """
 
 from __future__ import annotations
@@ -158,47 +159,27 @@ def _explanatory(world: World, event: tuple[int, int, int], rng: np.random.Gener
         if other[1:] != event[1:]:
             told[other[1:]] = told.get(other[1:], False) or other in chain
     options += [(f"the collision of {_both(looks, pair)}", _event(pair), right) for pair, right in told.items()]
-    again = sum(other[1:] == event[1:] for other in met) > 1
-    if again or len(options) < 2:
-        return []
+    if sum(other[1:] == event[1:] for other in met) > 1:
+        return []  # which of them is meant?
     of = f"responsible for the collision of {_both(looks, event[1:])}"
-    return [
-        _chosen("explanatory", lambda no: f"Which of these is {no}{of}?", options, ("causes", *_event(event[1:])), rng)
-    ]
+    program = ("causes", *_event(event[1:]))
+    return _chosen("explanatory", lambda no: f"Which of these is {no}{of}?", options, program, rng)
 
 
 def _predictive(world: World, rng: np.random.Generator) -> list[Question]:
-    if not world.later:
-        return []
-    return [
-        _chosen(
-            "predictive",
-            lambda _: "What happens next?",
-            _pairs(world.scene.objects, {hit[1:] for hit in world.later}, range(len(world.scene.objects))),
-            ("unseen_events",),
-            rng,
-            most=2,
-            negated=0.0,
-        )
-    ]
+    looks = world.scene.objects
+    options = _pairs(looks, {hit[1:] for hit in world.later}, range(len(looks)))
+    return _chosen("predictive", lambda _: "What happens next?", options, ("unseen_events",), rng, most=2, negated=0.0)
 
 
 def _counterfactual(world: World, gone: int, rng: np.random.Generator) -> list[Question]:
     looks = world.scene.objects
     left = [k for k in range(len(looks)) if k != gone]
-    if len(left) < 3:  # one pair alone would be the only option
-        return []
     motion = run(world.place[0, left], world.scene.velocity[0, left, :2], frames=FRAMES)
     would = {(left[i], left[j]) for _, i, j in collisions(motion)}
-    return [
-        _chosen(
-            "counterfactual",
-            lambda no: f"Without {named(looks[gone])}, which of these would {no}happen?",
-            _pairs(looks, would, left),
-            ("counterfactual", str(gone)),
-            rng,
-        )
-    ]
+    without = f"Without {named(looks[gone])}, which of these would "
+    program = ("counterfactual", str(gone))
+    return _chosen("counterfactual", lambda no: f"{without}{no}happen?", _pairs(looks, would, left), program, rng)
 
 
 def _pairs(looks: Sequence[Object], true: set[Pair], among: Sequence[int]) -> list[Choice]:
@@ -222,18 +203,23 @@ def _chosen(
     *,
     most: int = _CHOICES,
     negated: float = _NEGATED,
-) -> Question:
-    """A question with some of the options, each right by a coin as long as there are such."""
+) -> list[Question]:
+    """A question with some of the options, each right by a coin; none where all are of one kind."""
     opposite = bool(rng.random() < negated)
     by: dict[bool, list[Choice]] = {True: [], False: []}
     for i in rng.permutation(len(options)).tolist():
         by[options[i][2] != opposite].append(options[i])
+    if not by[True] or not by[False]:
+        return []
     drawn: list[Choice] = []
-    for coin in (rng.random(min(most, len(options))) < 0.5).tolist():
-        right = coin if by[coin] else not coin
+    for right in (rng.random(most) < 0.5).tolist():
+        if not by[right]:
+            if len(drawn) > 1:
+                break
+            right = not right
         words, steps, _ = by[right].pop()
         drawn.append((words, steps, right))
-    return Question(
+    asked = Question(
         kind,
         text("not " if opposite else ""),
         choices=tuple(words for words, _, _ in drawn),
@@ -241,3 +227,4 @@ def _chosen(
         program=(*program, "negate") if opposite else program,
         programs=tuple(steps for _, steps, _ in drawn),
     )
+    return [asked]
