@@ -11,7 +11,8 @@ and what each strategy hides of both, with a camera at rest, with noise, and wit
 
 ``cost``: the time to sample each strategy's masks, as a share of the training step that follows: forward, backward,
 AdamW and moving average, float32, under one mask that hides 40 %, of encoders of the sizes in ``--models`` with the
-default predictor (384 x 12). Strategies and steps take turns; figures are processor time, medians over the rounds.
+default predictor (384 x 12), or of configuration files (of 16 frames and ``--size`` pixels). Strategies and steps take
+turns; figures are processor time, medians over the rounds.
 """
 
 from __future__ import annotations
@@ -152,8 +153,11 @@ def cost(size: int, *, batch: int, rounds: int, models: list[str]) -> Cost:
 
 def _turns(model: str, size: int, batch: int, rounds: int, sight: masks.Sight) -> list[dict[str, float]]:
     """Seconds of each strategy and of the step of ``model``, round by round."""
-    changes = [f"encoder.size={model}", f"encoder.crop={size}", f"data.batch={batch}"]
-    config = load(PretrainConfig, [], [*changes, "masks=[{name: random, ratio: 0.4}]"])
+    changes = [f"encoder.crop={size}", f"data.batch={batch}", "masks=[{name: random, ratio: 0.4}]"]
+    if model in SIZES:
+        config = load(PretrainConfig, [], [*changes, f"encoder.size={model}"])
+    else:
+        config = load(PretrainConfig, [training.ROOT / model], changes)
     inputs = training.Inputs(config, torch.device("cpu"))
     torch.manual_seed(0)
     step = training.our_step(config, build_jepa(config).train())
@@ -189,7 +193,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--films", type=int, default=40)
     parser.add_argument("--size", type=int, default=128, help="pixels per side, for cost")
     parser.add_argument("--batch", type=int, default=4, help="for cost")
-    parser.add_argument("--models", nargs="+", default=["tiny"], choices=list(SIZES), help="encoders, for cost")
+    parser.add_argument("--models", nargs="+", default=["tiny"], help="encoders or configurations, for cost")
     parser.add_argument("--rounds", type=int, default=3, help="for cost, after one that is not counted")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(argv)
