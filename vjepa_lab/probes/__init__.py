@@ -8,14 +8,14 @@ during training (``train/callbacks.py``) and the verb ``probe`` on a checkpoint 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from vjepa_lab.data.streams import Demand, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.report import Section
 
-__all__ = ["Demand", "Estimate", "Probe", "Refuses", "Shows", "Stream"]
+__all__ = ["Compared", "Compares", "Demand", "Estimate", "Probe", "Refuses", "Shows", "Stream"]
 
 
 class Probe(Protocol):
@@ -51,4 +51,26 @@ class Refuses(Protocol):
 
     def refusal(self, encoder: FrozenEncoder) -> str | None:
         """Why it cannot measure this one; None if it can."""
+        ...
+
+
+class Compared(NamedTuple):
+    """What encoders are beside each other."""
+
+    metrics: Mapping[str, Mapping[str, Estimate]]
+    "further figures of some encoders, by their name and the metric's"
+    sections: list[Section]
+    "for the report"
+
+
+@runtime_checkable
+class Compares(Protocol):
+    """A probe that puts the encoders of one call of the verb beside each other, controls and baselines among them."""
+
+    def note(self) -> Any:
+        """What the last run leaves for the comparison."""
+        ...
+
+    def compare(self, notes: Mapping[str, Any]) -> Compared:
+        """Of the notes of all encoders by name; that of the one it is all about is empty."""
         ...

@@ -98,11 +98,17 @@ def r2(
 
     Dimensions whose variance is below 1e-6 of the largest are left out (see ``varying``); NaN if none is left.
     """
+    parts, figure = r2_parts(prediction, target, weighting=weighting)
+    return bootstrap(parts, unit, figure)
+
+
+def r2_parts(
+    prediction: Tensor, target: Tensor, *, weighting: Literal["uniform", "variance"] = "uniform"
+) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """R² as ``bootstrap`` wants it: summands of every row (n, P), and what their sums (R, P) make, (R,)."""
     used = varying(target)
     y, p = target.double().cpu()[:, used], prediction.double().cpu()[:, used]
     k = y.shape[1]
-    if not k:
-        return Estimate(math.nan, units=len(torch.unique(unit)))
     centre = y.mean(0)  # sums of squares of what is far from 0 would cancel
     y, p = y - centre, p - centre
     parts = torch.cat([(y - p).square(), y, y.square(), torch.ones(len(y), 1, dtype=torch.float64)], 1)
@@ -114,7 +120,7 @@ def r2(
             return 1 - error.sum(1) / spread.sum(1)
         return (1 - error / spread).mean(1)
 
-    return bootstrap(parts, unit, figure)
+    return parts, figure
 
 
 def varying(target: Tensor) -> Tensor:

@@ -25,7 +25,7 @@ from vjepa_lab import __version__
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder, device_of
-from vjepa_lab.probes import Refuses, Shows
+from vjepa_lab.probes import Compared, Compares, Refuses, Shows
 from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
@@ -76,6 +76,7 @@ def main(config: ProbeConfig) -> int:
     with tqdm(total=len(config.probes) * len(encoders), unit="measurement", disable=not config.progress) as bar:
         for entry, probe in zip(config.probes, probes, strict=True):
             found: dict[str, dict[str, Estimate]] = {}
+            notes: dict[str, Any] = {}
             streams: dict[str, Stream] = {}
             for name, network in encoders.items():
                 bar.set_description(f"{entry['name']} {name or 'encoder'}")
@@ -86,11 +87,15 @@ def main(config: ProbeConfig) -> int:
                     continue
                 read = _streams(config, probe, look, network, shuffled=name == "shuffled")
                 found[name] = dict(probe.run(network, read))
+                notes[name] = _note(probe)
                 if not name and config.report is not None:
                     pictures += _own_sections(probe)
                 bad |= {b.key: b._asdict() for stream in read.values() for b in stream.skipped}
                 streams = streams or read
                 bar.update()
+            beside = _compared(probe, notes)
+            pictures += beside.sections if config.report is not None else []
+            found = {name: {**own, **beside.metrics.get(name, {})} for name, own in found.items()}
             records += _records(config, entry["name"], probe, encoder, streams, found)
             if entry is config.probes[0] and config.report is not None:
                 pictures.append(Section("Features", films(pca_film(encoder, _shown(streams, _CLIPS_SHOWN)))))
@@ -186,6 +191,14 @@ def _ask(probes: list[Any], config: ProbeConfig, encoder: FrozenEncoder) -> None
 
 def _refusal(probe: Any, encoder: FrozenEncoder) -> str | None:
     return probe.refusal(encoder) if isinstance(probe, Refuses) else None
+
+
+def _note(probe: Any) -> Any:
+    return probe.note() if isinstance(probe, Compares) else None
+
+
+def _compared(probe: Any, notes: dict[str, Any]) -> Compared:
+    return probe.compare(notes) if isinstance(probe, Compares) else Compared({}, [])
 
 
 def _own_sections(probe: Any) -> list[Section]:

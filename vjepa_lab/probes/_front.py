@@ -30,20 +30,18 @@ def front(points: Tensor) -> Tensor:
     return ~dominated.any(-1)
 
 
-def hypervolume(points: Tensor, reference: tuple[float, float] = REFERENCE) -> float:
-    """Area that points (M, 2) dominate, down to the reference; points that are not above it add nothing."""
-    low = torch.tensor(reference, dtype=torch.float64)
-    above = (points.double() - low).clamp_min(0)
-    above = above[front(above)]
-    order = above[:, 0].argsort(descending=True)
-    widths, heights = above[order].unbind(1)
-    best = torch.cummax(heights, 0).values
-    added = best - torch.cat([best.new_zeros(1), best[:-1]])
-    return (widths * added).sum().item()
+def hypervolume(points: Tensor, reference: tuple[float, float] = REFERENCE) -> Tensor:
+    """Area that points (..., M, 2) dominate, down to the reference: float64 (...); those not above it add nothing."""
+    above = (points.double() - torch.tensor(reference, dtype=torch.float64)).clamp_min(0)
+    order = above[..., 0].argsort(-1, descending=True)
+    widths, heights = (above[..., k].gather(-1, order) for k in (0, 1))
+    best = torch.cummax(heights, -1).values  # of all that are at least as wide
+    added = best.diff(dim=-1, prepend=torch.zeros_like(best[..., :1]))
+    return (widths * added).sum(-1)
 
 
 def membership(resampled: Tensor) -> Tensor:
-    """How often each model is on the front, float64 (M,): of coordinates (R, M, 2), one row for each resample."""
+    """How often each point is on the front, float64 (M,): of coordinates (R, M, 2), one row for each resample."""
     return front(resampled).double().mean(0)
 
 
