@@ -96,14 +96,6 @@ def test_every_preset_is_a_configuration_of_64_tokens_or_more(bench, name):
     assert config.predictor.rope == "released"
 
 
-def test_a_plan_that_rests_ends_where_it_did(calls):
-    last = result([0.5], final=0.5)._replace(actions=torch.rand(3, 2), elites=torch.rand(4, 3, 2))
-    ahead = calls.resting(last)
-    torch.testing.assert_close(ahead.actions.sum(0), last.actions[1:].sum(0))
-    torch.testing.assert_close(ahead.elites.sum(1), last.elites[:, 1:].sum(1))
-    assert not torch.equal(calls.repeating(last).actions[-1], ahead.actions[-1])
-
-
 def result(energies: list[float], final: float) -> PlanningResult:
     """A search of 10 sequences per iteration and one look at its answer."""
     count = len(energies)
@@ -160,17 +152,37 @@ class Known:
         return lambda actions: (start + actions.sum(1) - goal).square().sum(1)
 
 
+@pytest.mark.parametrize("samples", [200, 800])
+@pytest.mark.parametrize("horizon", [2, 4])
+def test_icem_may_ask_for_a_quarter_of_the_calls_at_most(calls, samples, horizon):
+    ways = calls.methods(samples=samples, horizon=horizon, iterations=10)
+    (first, later) = calls.compare(Known(), Point(), ways, [0], steps=2, chunk=8)
+    assert first.calls["CEM"] == first.calls["CEM, another seed"] == 10 * samples + 1
+    assert max(first.calls["iCEM"], later.calls["iCEM"], later.calls["iCEM, warm"]) <= first.calls["CEM"] / 4
+
+
 def test_searches_start_from_the_same_places_and_the_plain_one_reaches_its_own_answer(calls, capsys):
     ways = calls.methods(samples=200, horizon=2, iterations=8)
     places = calls.compare(Known(), Point(), ways, range(3), steps=2, chunk=8)
     assert [p.first for p in places] == [True, False] * 3
-    assert all(p.budget == 200 * 8 + 1 for p in places)
+    assert all(p.calls["CEM"] == 200 * 8 + 1 for p in places)
     for place in places:
-        assert place.answer["CEM"] <= place.budget
+        assert place.answer["CEM"] <= place.calls["CEM"]
         assert place.near["CEM"] <= place.answer["CEM"], "what is near enough comes first"
-    rows = {row["method"]: row for row in calls.report(places, 2, {"iCEM, warm"})}
-    assert rows["iCEM, warm"]["places"] == 3, "where there is a last plan"
-    assert rows["CEM"]["places"] == 6
+    rows = {(row["where"], row["method"]): row for row in calls.report(places, 2, {"iCEM, warm"})}
+    assert len(rows) == 3 + 4, "a warm start has no first place"
+    assert {row["places"] for row in rows.values()} == {3}
     # The goal is out of reach, so that the best plan is a corner: the warm search starts in it.
-    assert rows["iCEM, warm"]["answer"][0] < 0.1
+    assert rows["later", "iCEM, warm"]["answer"][1] < 0.2
+    assert rows["later", "CEM"]["gap"] == 0
     assert "iCEM, warm" in capsys.readouterr().out
+
+
+def test_plain_searches_of_two_seeds_are_two_searches(calls):
+    class Waves(Known):
+        def energy(self, image, state, goal, *, chunk):
+            return lambda actions: torch.sin(300 * actions).sum((1, 2))
+
+    ways = calls.methods(samples=50, horizon=2, iterations=3)
+    (place,) = calls.compare(Waves(), Point(), ways, [0], steps=1, chunk=8)
+    assert place.energies["CEM"] != place.energies["CEM, another seed"]

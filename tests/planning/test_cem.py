@@ -326,11 +326,23 @@ def test_history_says_how_it_went():
     torch.testing.assert_close(to_goal(found.elites[:1]), found.history.best[-1:])
 
 
-def test_a_shifted_plan_is_what_is_left_of_it():
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_a_shifted_plan_is_what_is_left_of_it_and_rests_at_its_end(steps):
     found = search(to_goal, replace(QUICK, horizon=3))
-    shifted = found.shifted()
-    assert torch.equal(shifted.actions, found.actions[[1, 2, 2]])
-    assert torch.equal(shifted.elites, found.elites[:, [1, 2, 2]])
+    shifted = found.shifted(steps)
+    left = max(3 - steps, 0)
+    for before, after in ((found.actions, shifted.actions), (found.elites, shifted.elites)):
+        assert after.shape == before.shape
+        assert torch.equal(after[..., :left, :], before[..., 3 - left :, :])
+        assert not after[..., left:, :].any()
+
+
+def test_what_is_left_of_a_plan_is_as_good_as_the_plan_where_the_world_is_as_planned():
+    last = search(to_goal, replace(QUICK, horizon=3, samples=400, iterations=20))
+    done = last.actions[0]
+    few = replace(QUICK, horizon=3, samples=10, iterations=1)
+    again = search(lambda a: to_goal(torch.cat((done.expand(len(a), 1, 7), a), 1)), few, start=last.shifted())
+    assert again.energy <= last.energy + 1e-9
 
 
 @pytest.mark.parametrize("exponent", [0.5, 2.0])

@@ -17,7 +17,7 @@ from vjepa_lab.validate import validate
 
 def test_a_search_is_a_preset_and_changes():
     config = mpc.planner_of({"preset": "icem", "samples": 20, "gripper": 0.0})
-    assert (config.samples, config.iterations, config.gripper) == (20, 20, 0.0)
+    assert (config.samples, config.iterations, config.gripper) == (20, 16, 0.0)
     with pytest.raises(ValueError, match=r"planner: .*smaples"):
         mpc.planner_of({"smaples": 3})
     with pytest.raises(ValueError, match="preset 'quick'"):

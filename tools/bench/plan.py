@@ -276,10 +276,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="threads of torch on the CPU")
     parser.add_argument("--search", metavar="RUN", help="compare searches with this run of posttrain in the simulator")
     parser.add_argument("--goals", type=int, default=8, help="attempts of the comparison of searches")
+    parser.add_argument("--seed", type=int, default=2000, help="of the first goal; the others follow")
     parser.add_argument("--steps", type=int, default=5, help="most actions per attempt")
     parser.add_argument("--horizons", type=int, nargs="+", default=[2, 4], help="of the compared searches")
     parser.add_argument("--samples", type=int, default=200, help="of plain CEM per iteration")
-    parser.add_argument("--iterations", type=int, default=10, help="of every search")
+    parser.add_argument("--iterations", type=int, default=10, help="of plain CEM")
     parser.add_argument("--chunk", type=int, default=64, help="sequences at a time in the compared searches")
     parser.add_argument("--json", type=Path, help="write the figures to this file too")
     return parser

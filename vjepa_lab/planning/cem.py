@@ -74,9 +74,11 @@ class PlanningResult(NamedTuple):
     "sequences whose energy was asked for, altogether; a gradient step counts as one per sequence"
 
     def shifted(self, steps: int = 1) -> PlanningResult:
-        """The plan as it looks after ``steps`` of its actions have been executed; the last action is repeated."""
-        ahead = (torch.arange(len(self.actions)) + steps).clamp(max=len(self.actions) - 1).to(self.actions.device)
-        return self._replace(actions=self.actions[ahead], elites=self.elites[:, ahead])
+        """What is left of the plan after ``steps`` of its actions have been executed, and no action from there on.
+
+        It ends where the plan ended. One more of the last action would lead past the goal, as only the end is judged.
+        """
+        return self._replace(actions=_ahead(self.actions, steps), elites=_ahead(self.elites, steps))
 
 
 def plan(
@@ -164,6 +166,12 @@ def chunked(energy: Energy, size: int) -> Energy:
     if size < 1:
         raise ValueError(f"chunked: got size {size}, expected at least 1")
     return lambda actions: torch.cat([energy(part) for part in actions.split(size)])
+
+
+def _ahead(actions: Tensor, steps: int) -> Tensor:
+    """Sequences (..., H, A) without their first steps, zeros at the end."""
+    left = actions[..., steps:, :]
+    return torch.cat((left, torch.zeros_like(actions[..., left.shape[-2] :, :])), dim=-2)
 
 
 def _population(config: CemConfig, iteration: int) -> int:

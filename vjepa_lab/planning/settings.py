@@ -54,7 +54,7 @@ class CemConfig:
     "share of the elites that the next iteration, or the next plan, gets besides its own samples"
     shrink: float = 1.0
     "each iteration draws so many times fewer samples, but at least twice the elites"
-    warm_spread: float = 0.3
+    warm_spread: float = 1.0
     "first deviation of a plan that starts from the last one, as a multiple of that of one that does not"
     gradient_steps: int = 0
     "steps of gradient descent after the search; the energy must be differentiable"
@@ -80,7 +80,7 @@ class CemConfig:
 
     @classmethod
     def preset(cls, name: str) -> CemConfig:
-        """Settings of the ``paper``; of the ``released`` code; ``icem``: smaller steps, a quarter of the samples.
+        """Settings of the ``paper``; of the ``released`` code; ``icem``: a quarter of the samples, most of them early.
 
         Raises:
             ValueError: another name.
@@ -89,14 +89,14 @@ class CemConfig:
             "paper": cls(spread=1 / 0.075, spread_gripper=1 / 0.75, answer="mean"),
             "released": cls(samples=400, horizon=2, translation=0.05, answer="mean"),
             "icem": cls(
-                samples=150,
-                iterations=20,
-                elites=8,
-                momentum_mean=0.1,
-                momentum_std=0.1,
+                samples=320,
+                iterations=16,
+                elites=7,
+                momentum_mean=0.05,
+                momentum_std=0.05,
                 colour=1.0,
-                keep=0.3,
-                shrink=1.05,
+                keep=1.0,
+                shrink=1.2,
             ),
         }
         if name not in presets:
