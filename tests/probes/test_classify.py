@@ -1,6 +1,7 @@
 """Classification finds what is in the features, counts every video, and adds up views as it says."""
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from vjepa_lab.batch import Grid
+from vjepa_lab.batch import Grid, Sample
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
@@ -17,6 +18,7 @@ from vjepa_lab.probes._heads import Bank, Head
 from vjepa_lab.probes._labelled import Shown, Views, averaged, outcome, tokens_of
 from vjepa_lab.probes._sweep import Memory, Plan, sweep
 from vjepa_lab.probes.classify import Classify
+from vjepa_lab.registry import SOURCES
 from vjepa_lab.tokens import IMAGENET, Features
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)} | {
@@ -81,6 +83,7 @@ CASES = {
     "linear": {"head": "linear", "lrs": [1e-1]},
     "knn": {"head": "knn"},
     "streamed": {"depth": 1, "features": "stream"},
+    "raced": {"depth": 1, "race": True, "lrs": [1e-2, 1e-3, 1e-5], "wds": [0.1, 0.01]},
     "several layers and views": {"depth": 1, "layers": [0, -1], "segments": 2, "views": 3},
     "joint": {"depth": 1, "segments": 2, "views": 3, "aggregate": "joint_tokens"},
     "joint, streamed": {"depth": 1, "segments": 2, "views": 3, "aggregate": "joint_tokens", "features": "stream"},
@@ -120,6 +123,57 @@ def test_choosing_on_the_test_split_is_said_in_the_name(sources):
     honest, streams = measure(sources, depth=1, lrs=[1e-2, 1e-5])
     assert honest["lr"].value == pytest.approx(1e-2)
     assert (len(streams["fit"]), len(streams["select"])) == (48, 12)
+
+
+@dataclass
+class Noise:
+    """Clips of noise in three classes that are drawn at random; another world for each ``draw``."""
+
+    draw: int = 0
+
+    def open(self, spec):
+        return NoiseReader(self.draw)
+
+
+class NoiseReader:
+    name, augment, classes = "noise", True, ["a", "b", "c"]
+
+    def __init__(self, draw):
+        rng = np.random.default_rng(draw)
+        self.labels, self.clips = rng.integers(3, size=120), rng.integers(256, size=(120, 3, 2, 4, 4), dtype=np.uint8)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def read(self, index, rng):
+        return Sample(torch.from_numpy(self.clips[index]), label=int(self.labels[index]), key=f"noise/{index}")
+
+
+class Look16(Colour):
+    """An "encoder" that gives the pixels of a 4 x 4 frame."""
+
+    def forward(self, clip, taps):
+        return Features(clip[:, :, 0].mean(1).flatten(1)[:, None] + 0 * self.mix[0], Grid(1, 1, 1)), {}
+
+
+def test_with_random_labels_choosing_on_the_test_split_inflates_and_the_default_does_not(monkeypatch):
+    """20 heads, 30 clips to report on, chance 1/3: the means of 25 worlds, by their own standard errors."""
+    monkeypatch.setitem(SOURCES._classes, "noise", Noise)
+    encoder, names = FrozenEncoder(encoder=Look16(), frames=2, crop=4), {"split": "top1", "eval": "top1_chosen_on_test"}
+    grid = {"lrs": [1.0, 1e-1, 1e-2, 1e-3, 1e-4], "head": "linear", "epochs": 5, "rows": 30, "batch": 30}
+    found = {selection: [] for selection in names}
+    for draw in range(25):
+        for selection, name in names.items():
+            source = {"name": "noise", "draw": draw}
+            probe = Classify(source=source, fit_clips=90, test_clips=30, share=1 / 3, selection=selection, **grid)
+            streams = {s: Stream(d, Look(frames=2, crop=4), batch=30) for s, d in probe.demands().items()}
+            found[selection].append(dict(probe.run(encoder, streams))[name])
+    values = {s: torch.tensor([e.value for e in many], dtype=torch.float64) for s, many in found.items()}
+    mean, error = {s: v.mean() for s, v in values.items()}, {s: v.std() / 5 for s, v in values.items()}
+    assert mean["eval"] - 1 / 3 > 5 * error["eval"]
+    assert abs(mean["split"] - 1 / 3) < 2 * error["split"]
+    assert mean["eval"] - mean["split"] > 4 * (values["eval"] - values["split"]).std() / 5
+    assert sum(e.low <= 1 / 3 <= e.high for e in found["split"]) >= 21  # of 25, where 24 are expected
 
 
 def test_the_same_measurement_twice_is_the_same(sources):

@@ -185,6 +185,7 @@ def sweep(
 
     Args:
         loss: of one set of classes; the losses of all sets are added. Default: cross-entropy.
+        progress: show a bar, on a terminal.
         race: judges heads in a race, on rows that are not reported; None: all are trained to the end.
 
     Raises:
@@ -196,7 +197,8 @@ def sweep(
     leaves, optimizer = _trained(bank, trials)
     total, step, grid = plan.epochs * len(feed), 0, len(plan.lrs) * len(plan.wds)
     halts = {math.ceil(at * total): math.ceil(share * grid) or 1 for at, share in RACE} if race is not None else {}
-    with tqdm(total=total, desc=f"{bank.size} heads", unit="batch", disable=not progress, leave=False) as bar:
+    hidden = None if progress else True  # None: where there is no terminal
+    with tqdm(total=total, desc=f"{bank.size} heads", unit="batch", disable=hidden, leave=False) as bar:
         for epoch in range(plan.epochs):
             for rows in feed.epoch(epoch):
                 for group, trial in zip(optimizer.param_groups, trials, strict=True):

@@ -44,7 +44,7 @@ from vjepa_lab.probes._heads import Bank, Head
 from vjepa_lab.probes._labelled import Encoded, Shown, labelled
 from vjepa_lab.probes._recall import class_mean
 from vjepa_lab.probes._stats import Estimate, accuracy, over_seeds
-from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, best, sweep, within
+from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, Swept, best, sweep, within
 from vjepa_lab.registry import PROBES, SOURCES
 
 _OPTIONS = {
@@ -113,6 +113,8 @@ class Anticipate:
     "where the best head is chosen: a share of the training recordings | the test split, as published"
     share: float = 0.1
     "of the training recordings, to choose on"
+    race: bool = False
+    "compare the heads early by their mean recall and go on with the best (``_sweep.RACE``): a grid for about two heads"
 
     def __post_init__(self) -> None:
         problems = [
@@ -197,9 +199,19 @@ class Anticipate:
     ) -> Iterator[tuple[str, Estimate]]:
         """Sweep, choose, report."""
         plan = self._plan(dist.derive(stream.seed, "heads"))
-        swept = sweep(head, plan, fed, loss=self._loss, device=stream.device, progress=True)
         chosen_on = "select" if self.selection == "split" else "test"
-        at = swept.measure(feeds[chosen_on], lambda bank, rows: self._measure(bank, rows, known[chosen_on]))
+
+        def measured(swept: Swept) -> dict[str, Tensor]:
+            return swept.measure(feeds[chosen_on], lambda bank, rows: self._measure(bank, rows, known[chosen_on]))
+
+        def judge(swept: Swept) -> tuple[Tensor, Tensor]:
+            at = measured(swept)
+            recall = torch.stack([_recalls(at, name) for name in self.targets])
+            return recall.mean(0), sum((at[f"{name}/loss"].mean(0) for name in self.targets), torch.zeros(()))
+
+        race = judge if self.race else None
+        swept = sweep(head, plan, fed, loss=self._loss, race=race, device=stream.device, progress=True)
+        at = measured(swept)
         suffix = "" if self.selection == "split" else "_chosen_on_test"
         chosen = {name: best(swept.trials, _recalls(at, name), at[f"{name}/loss"].mean(0)) for name in self.targets}
         used = sorted({k for which in chosen.values() for k in which})

@@ -12,6 +12,7 @@ Decisions:
 - The best head is chosen on a share of the training videos that no head is trained on, and reported on the test split.
   ``selection: eval`` trains on all of them and chooses on the test split itself, as published tables do; its figures
   are too high, and are called ``top1_chosen_on_test`` and so on, for nobody to mistake one for the other.
+- A grid of 4-block heads costs as much as its heads together. ``race: true`` trains all of them for a while only.
 - The test split is complete: no batch is dropped and no video is counted twice. Videos without a label are left out.
 - ``knn`` averages the views' features; ``_classifier.py`` says how neighbours vote. How many is chosen as heads are.
 
@@ -38,7 +39,7 @@ from vjepa_lab.probes._heads import Bank, Head
 from vjepa_lab.probes._labelled import Aggregate, Encoded, Shown, Views, labelled, outcome, tokens_of
 from vjepa_lab.probes._recall import class_mean
 from vjepa_lab.probes._stats import Estimate, accuracy, over_seeds
-from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, best, sweep, within
+from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, Swept, best, sweep, within
 from vjepa_lab.registry import PROBES
 
 _OPTIONS = {
@@ -87,7 +88,7 @@ class Classify:
     features: Literal["memory", "stream"] = "memory"
     "memory: encode the training clips once and keep all tokens; stream: random crops, encoded in every epoch"
     depth: int = 4
-    "blocks of an attentive head; 1 (cross-attention alone) trains a whole grid at the cost of about one head"
+    "blocks of an attentive head; 1 (cross-attention alone) is far cheaper, see ``_heads.py``"
     heads: int = 16
     "attention heads, a divisor of the features' width"
     lrs: list[float] = field(default_factory=lambda: [5e-3, 3e-3, 1e-3, 3e-4, 1e-4])
@@ -104,6 +105,8 @@ class Classify:
     "where the best head is chosen: a share of the training videos | the test split, as published"
     share: float = 0.1
     "of the training videos, to choose on"
+    race: bool = False
+    "compare the heads early, where they are chosen, and go on with the best (``_sweep.RACE``): a grid for two heads"
 
     def __post_init__(self) -> None:
         problems = []
@@ -207,9 +210,14 @@ class Classify:
     ) -> Iterator[tuple[str, Estimate]]:
         """Sweep, choose, report."""
         plan = self._plan(dist.derive(streams["fit"].seed, "heads"))
-        swept = sweep(self._head(width, classes), plan, fed, device=streams["fit"].device, progress=True)
-        at = swept.measure(feeds[self._chosen_on], _measure)
-        chosen = best(swept.trials, at["top1"].mean(0), at["loss"].mean(0))
+
+        def judge(swept: Swept) -> tuple[Tensor, Tensor]:
+            at = swept.measure(feeds[self._chosen_on], _measure)
+            return at["top1"].mean(0), at["loss"].mean(0)
+
+        head, race = self._head(width, classes), judge if self.race else None
+        swept = sweep(head, plan, fed, race=race, device=streams["fit"].device, progress=True)
+        chosen = best(swept.trials, *judge(swept))
         found = swept.subset(chosen).measure(feeds["test"], _measure)
         yield from self._figures(
             [{k: found[k][:, i] for k in ("top1", "top5")} for i in range(len(chosen))], found, classes
