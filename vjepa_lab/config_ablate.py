@@ -48,9 +48,11 @@ or initial_weights | data_order | context_ids | target_ids | flops"
     pairs: list[list[str]] = field(default_factory=list)
     "further comparisons: [arm, the arm it is compared with]"
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
-    "one run of every arm for each; comparisons are paired by seed"
+    "one run of every arm for each; comparisons are paired by seed. Several processes may train different seeds into \
+one folder; the command with all of them then compares"
     out: str = "runs/ablate"
-    "folder: a run folder <arm>/<seed> each, plan.json, results.csv, runs.csv, table.md, report.html"
+    "folder: a run folder <arm>/<seed> each, plan.json, results.csv, runs.csv, landing.csv, table.md, \
+report.html"
     probes: list[dict[str, Any]] = field(default_factory=list)
     "measured on the last checkpoint of every run, as the verb probe does: {name: ..., field: value, ...}"
     controls: list[str] = field(default_factory=lambda: ["untrained"])

@@ -6,7 +6,7 @@ import pytest
 
 from vjepa_lab.config_ablate import AblateConfig
 from vjepa_lab.merge import load
-from vjepa_lab.train import picture
+from vjepa_lab.train import folder, picture
 
 BASE = Path(__file__).parents[1] / "train/tiny.yaml"
 ARMS = {
@@ -17,9 +17,10 @@ MOTION = {"name": "motion", "fit_clips": 16, "select_clips": 8, "test_clips": 8,
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(monkeypatch):
-    """The picture of a run takes longer than its steps here."""
+def no_pictures_and_no_provenance(monkeypatch):
+    """Both take longer than the steps of a run here."""
     monkeypatch.setattr(picture, "draw", lambda *_: None)
+    monkeypatch.setattr(folder, "_provenance", dict)
 
 
 @pytest.fixture

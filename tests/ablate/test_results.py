@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vjepa_lab.ablate import results, runs
+from vjepa_lab.ablate import plan, results, runs
 from vjepa_lab.ablate.statistics import mean, paired
 from vjepa_lab.config_ablate import runs_of
 
@@ -94,7 +94,7 @@ def test_a_declared_difference_is_part_of_what_is_said(tiny):
 
 
 def test_metrics_of_runs_are_read_chosen_and_written(tiny):
-    config = tiny(records=["loss", "lr"], metrics=["loss"])
+    config = tiny(records=["loss", "lr"], metrics=["loss"], batches=[2])
     grid = runs_of(config)
     for run in grid:
         assert runs.train(run) == 0
@@ -107,7 +107,7 @@ def test_metrics_of_runs_are_read_chosen_and_written(tiny):
     assert found.step_seconds["tube"].n == 2
     assert math.isfinite(found.step_seconds["tube"].value)
     said = results.sentences(config, found)
-    results.write(config, found, said)
+    results.write(config, plan.make(config), found, said)
     out = Path(config.out)
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [(r["arm"], r["minus"]) for r in rows] == [("random", ""), ("tube", ""), ("tube", "random")]
@@ -116,6 +116,12 @@ def test_metrics_of_runs_are_read_chosen_and_written(tiny):
     text = (out / "table.md").read_text()
     assert text.splitlines()[0].startswith("| arm | loss |")
     assert all(f"- {s}" in text for s in said)
+    landed = list(csv.DictReader((out / "landing.csv").open()))
+    assert [(r["arm"], r["clips per process"], r["context ids"]) for r in landed] == [
+        (arm, batch, "4.0") for arm in ("random", "tube") for batch in ("2", "4")
+    ]
+    assert all(sum(float(r[f"context of tubelet {t}"]) for t in (0, 1)) == pytest.approx(1, abs=1e-3) for r in landed)
+    assert "| tube | 2 | 4.0 | 4.0 | 0.5" in text
     with pytest.raises(ValueError, match=r"metrics: mse: not measured; there are: loss, lr"):
         results.collect(tiny(records=["loss", "lr"], metrics=["mse"]), grid)
     with pytest.raises(ValueError, match=r"no column rankme; there are: .*loss"):

@@ -54,11 +54,11 @@ def test_a_child_that_fails_is_an_error_that_says_where_it_told_why(tiny, tmp_pa
 @pytest.mark.parametrize(
     ("trainer", "told"),
     [
-        ({"accelerator": "gpu"}, "random, seed 0: trainer.accelerator=gpu: torch sees no CUDA device"),
-        ({"nodes": 2, "devices": 1}, "random, seed 0: trainer.nodes is 2: use slurm=true"),
+        ({"accelerator": "gpu"}, "trainer.accelerator=gpu: torch sees no CUDA device"),
+        ({"nodes": 2, "devices": 1}, "trainer.nodes is 2: use slurm=true"),
     ],
 )
-def test_an_error_names_the_run(tiny, trainer, told):
+def test_devices_that_are_not_here_are_an_error(tiny, trainer, told):
     run = runs_of(tiny(changes={"trainer": trainer}))[0]
     with pytest.raises(ValueError, match=told):
         runs.train(run)

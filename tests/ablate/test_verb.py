@@ -65,7 +65,8 @@ def test_the_command_leaves_runs_tables_and_a_page_and_done_again_trains_nothing
 
 def test_a_signal_in_a_training_stops_all_and_the_command_goes_on_to_the_same_losses(tiny, monkeypatch):
     changes = {"optim": {"steps": 6, "warmup": 0}, "run": {"save_every": 1}}
-    whole, stopped = tiny(changes=changes), tiny(changes=changes, out=tiny().out + "-stopped")
+    whole = tiny(changes=changes, seeds=[1])
+    stopped = tiny(changes=changes, seeds=[1], out=whole.out + "-stopped")
     assert ablate.main(whole) == 0
 
     from vjepa_lab.train.modules import PretrainModule
@@ -74,13 +75,14 @@ def test_a_signal_in_a_training_stops_all_and_the_command_goes_on_to_the_same_lo
     asked = []
 
     def step(self, batch, index):
-        if self.config.run.seed == 1 and index == 3 and not asked:
+        if index == 3 and not asked:
             asked.append(os.kill(os.getpid(), signal.SIGTERM))
         return plain(self, batch, index)
 
     monkeypatch.setattr(PretrainModule, "training_step", step)
     assert ablate.main(stopped) == STOPPED_BY_SIGNAL
-    assert not (Path(stopped.out) / "tube/1/last.ckpt").exists()
+    assert (Path(stopped.out) / "random/1/last.ckpt").exists()
+    assert not (Path(stopped.out) / "tube").exists()
     assert ablate.main(stopped) == 0
     for name in ("runs.csv", "results.csv"):
         assert (Path(whole.out) / name).read_text() == (Path(stopped.out) / name).read_text()
@@ -99,6 +101,24 @@ def test_a_signal_between_trainings_is_exit_code_75(tiny, monkeypatch):
         patched.setattr(runs, "probe", probe)
         assert ablate.main(config) == STOPPED_BY_SIGNAL
     assert [signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)] == before
+    assert ablate.main(config) == 0
+
+
+def test_a_run_that_fails_is_named_and_does_not_end_the_others(tiny, monkeypatch):
+    config = tiny(seeds=[0])
+    plain = runs.pretrain
+    with monkeypatch.context() as patched:
+
+        def pretrain(run):
+            if "random" in run.run.dir:
+                raise ValueError("the loss is not finite")
+            return plain(run)
+
+        patched.setattr(runs, "pretrain", pretrain)
+        with pytest.raises(ValueError, match=r"(?s)1 of 2 runs failed.*random, seed 0: the loss is not finite"):
+            ablate.main(config)
+    assert (Path(config.out) / "tube/0/last.ckpt").is_file()
+    assert not (Path(config.out) / "table.md").exists()
     assert ablate.main(config) == 0
 
 

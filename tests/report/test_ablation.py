@@ -19,8 +19,8 @@ def made(name="topk"):
         per_seed={"motion/velocity": {"random": {0: 0.3, 7: 0.32}, name: {0: 0.24, 7: 0.26}}},
         losses={"random": [(1.0, 0.9), (2.0, 0.5)], name: [(1.0, 0.8), (2.0, 0.4)]},
         costs={
-            "random": Cost(307.0, 205.0, 1.5e9, Value(0.25, 0.24, 0.26), 0.013),
-            name: Cost(308.0, 204.0, 1.5e9, Value(0.3, 0.2, 0.4), math.nan),
+            "random": Cost(307.0, 205.0, 1.5e9, Value(0.25, 0.24, 0.26), 0.222, 0.013),
+            name: Cost(308.0, 204.0, 1.5e9, Value(0.3, 0.2, 0.4), math.nan, math.nan),
         },
         landings={arm: [Landing(2, 307.0, 205.0, [0.6, 0.4], [0.4, 0.6])] for arm in ("random", name)},
         equal=[("flops", "within 2 %")],
@@ -34,6 +34,7 @@ def test_every_figure_is_on_the_page():
         "[0.290, 0.330]",
         "−0.060",
         "0.012",
+        "222",
         "0.025",
         "untrained (control)",
         "0.110",

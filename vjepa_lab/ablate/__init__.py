@@ -73,22 +73,29 @@ def _ablate(config: AblateConfig) -> int:
     waiting = {run.name for run in plan.runs if not each.is_finished(run)}  # a foreign folder ends it here
     if waiting and not config.train:
         raise ValueError(f"train=false, and {len(waiting)} runs are not finished: {'; '.join(sorted(waiting))}")
+    failed: list[str] = []
     with tqdm(plan.runs, unit="run", disable=not config.progress) as bar:
         for run in bar:
-            bar.set_description(f"{run.name}: train")
-            code = each.train(run) if run.name in waiting else 0
-            if code:
-                log.info("stopped in %s; the same command goes on from there", run.name)
-                return code
-            bar.set_description(f"{run.name}: probe")
-            each.probe(config, run)
+            try:
+                bar.set_description(f"{run.name}: train")
+                code = each.train(run) if run.name in waiting else 0
+                if code:
+                    log.info("stopped in %s; the same command goes on from there", run.name)
+                    return code
+                bar.set_description(f"{run.name}: probe")
+                each.probe(config, run)
+            except ValueError as error:  # of this run alone: a training that diverged, say
+                failed.append(f"{run.name}: {error}")
+    if failed:
+        listed = "\n  - ".join([f"{len(failed)} of {len(plan.runs)} runs failed, the others are done:", *failed])
+        raise ValueError(f"{listed}\nnothing is compared while runs are missing")
     found = outcomes.collect(config, plan.runs)
     said = outcomes.sentences(config, found)
-    outcomes.write(config, found, said)
+    outcomes.write(config, plan, found, said)
     report = Path(config.out) / "report.html"
     report.write_text(_page(config, plan, found, said), encoding="utf-8")
     log.info(outcomes.in_words(config, found, said))
-    log.info("\ntables: %s/results.csv, runs.csv, table.md; report: %s", config.out, report)
+    log.info("\ntables: %s/results.csv, runs.csv, landing.csv, table.md; report: %s", config.out, report)
     return 0
 
 
@@ -104,6 +111,7 @@ def _page(config: AblateConfig, plan: Plan, found: Results, said: list[str]) -> 
             shape.counts[0].target,
             shape.flops,
             _value(found.step_seconds[arm]),
+            shape.step_seconds,
             plan.share_of_mask(arm),
         )
         for arm, shape in plan.shapes.items()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,8 @@ from vjepa_lab.ablate import measure
 from vjepa_lab.config import ConfigError
 from vjepa_lab.config_ablate import MEASURES, AblateConfig, Run, allowed, flat, runs_of
 
+_FORMAT = 1
+"of plan.json: raise it when what is measured changes"
 _UNEQUAL = "{arm}: {name} ({meaning}) is {got}, in the baseline {baseline} {expected}"
 
 
@@ -172,7 +175,15 @@ def _measure(config: AblateConfig, runs: list[Run]) -> Plan:
 
 
 def _digest(config: AblateConfig, runs: list[Run]) -> str:
-    asked = [__version__, config.draws, config.batches, config.timed, config.tolerance, config.compares]
+    asked: list[Any] = [
+        _FORMAT,
+        __version__,
+        config.draws,
+        config.batches,
+        config.timed,
+        config.tolerance,
+        config.compares,
+    ]
     asked += [[run.arm, run.seed, flat(run.config), allowed(config, run.arm)] for run in runs]
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()
 
@@ -184,7 +195,7 @@ def _write(path: Path, plan: Plan, digest: str) -> None:
     }
     origins = [[*key, *origin] for key, origin in plan.origins.items()]
     text = json.dumps({"digest": digest, "arms": shapes, "origins": origins}, indent=1)
-    aside = path.with_name(path.name + ".part")
+    aside = path.with_name(f"{path.name}.{os.getpid()}")  # processes may share the folder, each with some of the seeds
     aside.write_text(text + "\n", encoding="utf-8")
     aside.replace(path)
 

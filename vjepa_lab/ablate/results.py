@@ -12,7 +12,7 @@ import statistics as plain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vjepa_lab.ablate.plan import aligned
+from vjepa_lab.ablate.plan import Plan, aligned
 from vjepa_lab.ablate.runs import folder, measured
 from vjepa_lab.ablate.statistics import Mean, holm, mean, paired
 from vjepa_lab.config_ablate import AblateConfig, Run, allowed
@@ -159,8 +159,8 @@ def _span(m: Mean) -> str:
     return f"{m.value:+.3f} [{m.low:+.3f}, {m.high:+.3f}]"
 
 
-def write(config: AblateConfig, results: Results, said: list[str]) -> None:
-    """``runs.csv``, ``results.csv`` and ``table.md`` in the folder of the ablation."""
+def write(config: AblateConfig, plan: Plan, results: Results, said: list[str]) -> None:
+    """``runs.csv``, ``results.csv``, ``landing.csv`` and ``table.md`` in the folder of the ablation."""
     out = Path(config.out)
     with (out / "runs.csv").open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file)
@@ -176,9 +176,23 @@ def write(config: AblateConfig, results: Results, said: list[str]) -> None:
         for d in results.differences:
             m = d.mean
             rows.writerow([d.metric, d.arm, d.other, m.n, m.value, m.low, m.high, m.p, d.corrected])
-    head, *body = table(config, results)
-    lines = [_row(head), _row(["---"] * len(head)), *map(_row, body), "", *(f"- {text}" for text in said)]
+    landed = landing(plan)
+    with (out / "landing.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(landed)
+    lines = [*_markdown(table(config, results)), "", *(f"- {text}" for text in said), "", *_markdown(landed)]
     (out / "table.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def landing(plan: Plan) -> list[list[str]]:
+    """Where masks land: ids per clip and step at every batch size, and the share of each tubelet that is context."""
+    tubelets = len(next(iter(plan.shapes.values())).counts[0].context_per_tubelet)
+    head = ["arm", "clips per process", "context ids", "target ids"]
+    rows = [[*head, *(f"context of tubelet {t}" for t in range(tubelets))]]
+    for arm, shape in plan.shapes.items():
+        for c in sorted(shape.counts, key=lambda c: c.batch):
+            shares = [f"{share:.3f}" for share in c.context_per_tubelet]
+            rows.append([arm, str(c.batch), f"{c.context:.1f}", f"{c.target:.1f}", *shares])
+    return rows
 
 
 def table(config: AblateConfig, results: Results) -> list[list[str]]:
@@ -200,12 +214,26 @@ def table(config: AblateConfig, results: Results) -> list[list[str]]:
 
 
 def in_words(config: AblateConfig, results: Results, said: list[str]) -> str:
-    """The table and the sentences, for the screen."""
-    return "\n".join([*aligned(table(config, results)), "", *said])
+    """For the screen: a block of arms per metric, and the sentences."""
+    differences = {(d.metric, d.arm): d for d in results.differences if d.other == config.against}
+    lines: list[str] = []
+    for metric, by_arm in results.means.items():
+        rows = [[metric, "mean [95 %]", f"minus {config.against}", "corrected p"]]
+        for arm, found in by_arm.items():
+            d = differences.get((metric, arm))
+            rows.append([f"  {arm}", _mean(found), *(("", "") if d is None else (_span(d.mean), f"{d.corrected:.2g}"))])
+        for name, values in results.controls.get(metric, {}).items():
+            rows.append([f"  {name} (control)", _mean(mean(list(values.values()))), "", ""])
+        lines += [*aligned(rows), ""]
+    return "\n".join([*lines, *said])
 
 
 def _mean(m: Mean) -> str:
     return f"{m.value:.3f}" if math.isnan(m.low) else f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]"
+
+
+def _markdown(rows: list[list[str]]) -> list[str]:
+    return [_row(rows[0]), _row(["---"] * len(rows[0])), *map(_row, rows[1:])]
 
 
 def _row(cells: list[str]) -> str:

@@ -71,20 +71,17 @@ def train(run: Run) -> int:
     A run of one process trains in this one. A run of several is the command itself, which starts them.
 
     Raises:
-        ValueError, OSError: the run cannot be trained; the message names it.
+        ValueError, OSError: the run cannot be trained.
     """
     trainer = run.config.trainer
     told = folder(run) / "log.txt"
     told.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if trainer.nodes > 1:
-            raise ConfigError(f"trainer.nodes is {trainer.nodes}: use slurm=true, or nodes=1")
-        if device_count(trainer, device_kind(trainer)) > 1:
-            return _elsewhere(write_config(run), told)
-        with _told_to(told), _handlers_kept():
-            return pretrain(run.config)
-    except ValueError as error:
-        raise ValueError(f"{run.name}: {error}") from error
+    if trainer.nodes > 1:
+        raise ConfigError(f"trainer.nodes is {trainer.nodes}: use slurm=true, or nodes=1")
+    if device_count(trainer, device_kind(trainer)) > 1:
+        return _elsewhere(write_config(run), told)
+    with _told_to(told), _handlers_kept():
+        return pretrain(run.config)
 
 
 def _elsewhere(config: Path, told: Path) -> int:
@@ -105,7 +102,7 @@ def probe(config: AblateConfig, run: Run) -> None:
     """Measure what is not measured yet on the last checkpoint of a finished run.
 
     Raises:
-        ValueError, OSError: a probe cannot be measured; the message names the run.
+        ValueError, OSError: a probe cannot be measured.
     """
     for entry in config.probes:
         out = measured(run, entry)
@@ -118,11 +115,8 @@ def probe(config: AblateConfig, run: Run) -> None:
         if mark.is_file() and mark.read_text(encoding="utf-8") == text:
             continue
         mark.unlink(missing_ok=True)
-        try:
-            with _told_to(folder(run) / "log.txt"):
-                _verb.main(asked)
-        except ValueError as error:
-            raise ValueError(f"{run.name}: {error}") from error
+        with _told_to(folder(run) / "log.txt"):
+            _verb.main(asked)
         mark.write_text(text, encoding="utf-8")  # last: without it the measurement does not count
 
 
