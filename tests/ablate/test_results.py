@@ -80,10 +80,31 @@ def test_a_difference_that_does_not_survive_the_correction_is_said_to_be_possibl
     assert any(s.startswith("just: tube is above") and s.endswith("this can be chance.") for s in said)
 
 
+def test_a_metric_that_no_arm_has_learnt_is_said_to_decide_nothing(tiny):
+    config = tiny(seeds=[0, 1, 2])
+    values = {
+        "learnt": {"random": seeded(0.50, 0.51, 0.52), "tube": seeded(0.1, 0.11, 0.12)},
+        "floor": {"random": seeded(0.1, -0.2, 0.1), "tube": seeded(-0.1, 0.2, 0.1)},
+    }
+    controls = {m: {"untrained": seeded(0.3, 0.301, 0.305) if m == "learnt" else seeded(0, 0, 0)} for m in values}
+    said = results.sentences(config, made(config, values)._replace(controls=controls))
+    learnt, floor = (next(s for s in said if s.startswith(f"{m} against an untrained")) for m in values)
+    assert "above random +0.208 [" in learnt
+    assert "below tube -0.192 [" in learnt
+    assert "No arm is shown" not in learnt
+    assert "contains 0, random +0.000 [" in floor
+    assert floor.endswith("No arm is shown to have learnt what it measures: differences between arms in it say little.")
+    partly = {"learnt": {"untrained": {0: 0.3}}}
+    assert not any("untrained" in s for s in results.sentences(config, made(config, values)._replace(controls=partly)))
+
+
 def test_one_seed_allows_no_sentence_about_arms(tiny):
     config = tiny(seeds=[0])
     said = results.sentences(config, made(config, {"a": {"random": {0: 1.0}, "tube": {0: 9.0}}}))
     assert said == ["One seed: there are no intervals, and a difference between arms may be chance of any size."]
+    found = made(config, {"a": {"random": {0: 1.0}, "tube": {0: 9.0}}})
+    assert "nan" not in results.in_words(config, found, said)
+    assert "nan" not in str(results.table(config, found))
 
 
 def test_a_declared_difference_is_part_of_what_is_said(tiny):

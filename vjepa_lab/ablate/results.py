@@ -133,6 +133,7 @@ def sentences(config: AblateConfig, results: Results) -> list[str]:
                 f"{metric}: the interval contains 0 for {listed}. These {n} seeds show no difference there, and do not "
                 f"show that there is none: differences of up to {most:.3f} are compatible with them."
             )
+    said += [text for metric in results.values if (text := _against_untrained(config, results, metric))]
     declared = {arm: allowed(config, arm)[len(config.compares) :] for arm in config.arms}
     for arm, names in declared.items():
         if names:
@@ -155,8 +156,31 @@ def _sentence(d: Difference, family: int) -> str:
     return text + ("." if d.corrected <= ALPHA else "; among so many comparisons this can be chance.")
 
 
+def _against_untrained(config: AblateConfig, results: Results, metric: str) -> str | None:
+    """What training has added to a metric, seed by seed; None without that control for every seed."""
+    untrained = results.controls.get(metric, {}).get("untrained", {})
+    if set(untrained) != set(config.seeds):
+        return None
+    found = {
+        arm: paired([values[s] for s in config.seeds], [untrained[s] for s in config.seeds])
+        for arm, values in results.values[metric].items()
+    }
+    sides = {
+        "above": [arm for arm, m in found.items() if m.low > 0],
+        "below": [arm for arm, m in found.items() if m.high < 0],
+        "neither, with an interval that contains 0,": [arm for arm, m in found.items() if m.low <= 0 <= m.high],
+    }
+    told = "; ".join(
+        f"{side} {', '.join(f'{arm} {_span(found[arm])}' for arm in arms)}" for side, arms in sides.items() if arms
+    )
+    text = f"{metric} against an untrained encoder, seed by seed and uncorrected: {told}."
+    if not sides["above"]:
+        text += " No arm is shown to have learnt what it measures: differences between arms in it say little."
+    return text
+
+
 def _span(m: Mean) -> str:
-    return f"{m.value:+.3f} [{m.low:+.3f}, {m.high:+.3f}]"
+    return f"{m.value:+.3f}" if math.isnan(m.low) else f"{m.value:+.3f} [{m.low:+.3f}, {m.high:+.3f}]"
 
 
 def write(config: AblateConfig, plan: Plan, results: Results, said: list[str]) -> None:
@@ -221,7 +245,7 @@ def in_words(config: AblateConfig, results: Results, said: list[str]) -> str:
         rows = [[metric, "mean [95 %]", f"minus {config.against}", "corrected p"]]
         for arm, found in by_arm.items():
             d = differences.get((metric, arm))
-            rows.append([f"  {arm}", _mean(found), *(("", "") if d is None else (_span(d.mean), f"{d.corrected:.2g}"))])
+            rows.append([f"  {arm}", _mean(found), *(("", "") if d is None else (_span(d.mean), _p(d.corrected)))])
         for name, values in results.controls.get(metric, {}).items():
             rows.append([f"  {name} (control)", _mean(mean(list(values.values()))), "", ""])
         lines += [*aligned(rows), ""]
@@ -234,6 +258,10 @@ def _mean(m: Mean) -> str:
 
 def _markdown(rows: list[list[str]]) -> list[str]:
     return [_row(rows[0]), _row(["---"] * len(rows[0])), *map(_row, rows[1:])]
+
+
+def _p(p: float) -> str:
+    return "" if math.isnan(p) else f"{p:.2g}"
 
 
 def _row(cells: list[str]) -> str:
