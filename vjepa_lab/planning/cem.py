@@ -12,7 +12,8 @@ One function holds three methods; the presets are settings of it:
 - ``released``: the algorithm of the released notebook. It draws one step of the horizon after the other, but nothing
   is judged before the last, so that drawing all at once is the same.
 - ``icem`` (Pinneri et al., arXiv 2008.06389): noise that is coloured along the horizon, elites that are kept, and
-  populations that shrink. Kept elites keep their energies, as the energy is not random, and cost no second look.
+  populations that shrink. Kept elites keep their energies, as the energy is not random, and cost no second look. From a
+  last plan, a quarter of plain CEM's calls is enough for its energy (``tools/bench/RESULTS.md``).
 - ``gradient_steps`` of any: the best sample and the mean then descend the energy's gradient within the limits.
 
 Decisions:
