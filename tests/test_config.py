@@ -151,6 +151,16 @@ def test_sizes_below_one_are_named():
         validate(config)
 
 
+def test_limits_of_the_watch_are_shares():
+    config = load(PretrainConfig, [], ["watch={on_collapse: panic, spread: 1.5, patience: 0, lr_factor: 0}"])
+    with pytest.raises(ConfigError) as caught:
+        validate(config)
+    for words in ("4 problems", "watch.on_collapse: got 'panic', expected one of warn, stop, rollback"):
+        assert words in str(caught.value)
+    for words in ("watch.spread: got 1.5", "watch.patience: got 0", "watch.lr_factor: got 0"):
+        assert words in str(caught.value)
+
+
 def test_the_defaults_have_no_problem():
     validate(PretrainConfig())
 
@@ -188,7 +198,7 @@ def test_fields_with_units_or_choices_are_documented():
     obvious = {"predictor.width", "predictor.depth", "predictor.heads", "optim.weight_decay", "optim.betas"}
     obvious |= {"optim.eps", "trainer.nodes", "plugins"}
     assert not [name for name, doc in docs.items() if not doc and name not in obvious]
-    assert len(docs) == 84
+    assert len(docs) == 91
 
 
 def test_overrides_of_a_size_change_its_row():

@@ -108,8 +108,9 @@ Files are merged left to right over the defaults, key=value arguments over the f
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point of ``vjepa-lab``. Returns the exit code: 0 done, 2 a mistake in what was asked, 75 stopped by a
-    signal with a checkpoint written (run the same command again to go on), 130 broken off by Ctrl-C."""
+    """Entry point of ``vjepa-lab``. Returns the exit code: 0 done, 2 a mistake in what was asked, 3 stopped by the
+    collapse watch, 75 stopped by a signal with a checkpoint written (run the same command again to go on), 130 broken
+    off by Ctrl-C."""
     args = list(sys.argv[1:] if argv is None else argv)
     try:
         flags, words = _split(args)

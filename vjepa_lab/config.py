@@ -233,6 +233,26 @@ class InitConfig:
 
 
 @dataclass
+class WatchConfig:
+    """Are the features of the context encoder collapsing? The limits are calibrated: tools/bench/RESULTS.md."""
+
+    on_collapse: str = "warn"
+    "warn (say it once, and log it) | stop (checkpoint, exit code 3) | rollback (to a healthy checkpoint, lower rate)"
+    every: int = 10
+    "steps between two readings; 0: no watch"
+    patience: int = 3
+    "readings in a row below a limit that make an alarm"
+    spread: float = 0.5
+    "limit of the deviation of features over tokens, as a share of its highest reading"
+    entropy: float = 0.5
+    "the same for the entropy of their spectrum, the logarithm of how many directions they use"
+    rollbacks: int = 3
+    "how many times a run goes back before it stops"
+    lr_factor: float = 0.5
+    "with every rollback the learning rate is multiplied by this, for the rest of the run"
+
+
+@dataclass
 class TrainerConfig:
     accelerator: str = "auto"
     "auto | cpu | gpu | mps"
@@ -276,6 +296,7 @@ class PretrainConfig:
     init: InitConfig = field(default_factory=InitConfig)
     probes: list[dict[str, Any]] = field(default_factory=list)
     "measurements of the target encoder during training: {name: motion, every: steps, ...}"
+    watch: WatchConfig = field(default_factory=WatchConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     plugins: list[str] = field(default_factory=list)
     "modules to import first, with masks, sources or probes of your own"

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from vjepa_lab.batch import Grid, MaskPair
-from vjepa_lab.jepa import JEPA, normalise, spread
+from vjepa_lab.jepa import JEPA, normalise, some, spread
 from vjepa_lab.nn.encoder import Encoder, Patches, take
 from vjepa_lab.nn.predictor import Predictor
 
@@ -74,7 +74,8 @@ class DenseJEPA(JEPA):
         Returns:
             ``loss``; of the clips, and with the prefix ``image/`` of the images: ``loss/target`` and ``loss/context``
             at hidden and visible tokens, ``loss/level<j>`` at the hidden tokens of level j, and the statistics of
-            ``JEPA.forward``, all of the last level. ``pooled`` is of the clips. All but ``loss`` are detached.
+            ``JEPA.forward``, all of the last level. ``pooled`` and ``tokens`` are of the clips. All but ``loss`` are
+            detached.
         """
         out = self._of(clip, pairs, context_weight[0])
         if image is None:
@@ -82,15 +83,15 @@ class DenseJEPA(JEPA):
         assert image_pairs, "at least one mask pair"
         still = self._of(image, image_pairs, context_weight[1])
         loss = (1.0 - self.image_share) * out["loss"] + self.image_share * still["loss"]
-        still.pop("pooled")
+        del still["pooled"], still["tokens"]
         return out | {f"image/{name}": value.detach() for name, value in still.items()} | {"loss": loss}
 
     def _of(self, clip: Tensor, pairs: list[MaskPair], context_weight: float) -> dict[str, Tensor]:
         assert pairs, "at least one mask pair"
         patches = self.context.cut(clip)
-        with torch.no_grad():
-            target = self._normalise(self._encode(self.target, patches))  # (B, N, L, D)
+        target = self.targets(patches)
         sums: dict[str, Tensor] = {}
+        tokens = target[:0]
         for pair in pairs:
             context = self._encode(self.context, patches, pair.context)  # (B, K, L * D)
             predicted, seen = self.predictor(context, pair.context, pair.target, patches.grid, image=patches.image)
@@ -105,12 +106,18 @@ class DenseJEPA(JEPA):
             with torch.no_grad():
                 last = self._normalise(context)[..., -1, :]
                 terms["context_std"] = spread(last)
+                tokens = some(last)
                 terms["target_context_gap"] = (last - take(target, pair.context)[..., -1, :]).abs().mean()
             sums = {name: sums.get(name, 0.0) + value / len(pairs) for name, value in terms.items()}
         loss = sums["loss/target"] + context_weight * sums["loss/context"]
         last = target[..., -1, :]
         out = {name: value.detach() for name, value in sums.items()}
-        return out | {"loss": loss, "target_std": spread(last), "pooled": last.mean(1)}
+        return out | {"loss": loss, "target_std": spread(last), "pooled": last.mean(1), "tokens": tokens}
+
+    @torch.no_grad()
+    def targets(self, patches: Patches) -> Tensor:
+        """What the features should have been: layer-normed target features (B, N, L, D) of every level."""
+        return self._normalise(self._encode(self.target, patches))
 
     def _encode(self, encoder: Encoder, patches: Patches, ids: Tensor | None = None) -> Tensor:
         return encoder(patches, ids, levels=self.predictor.levels > 1)

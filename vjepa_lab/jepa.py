@@ -24,8 +24,11 @@ from torch.distributed.tensor import DTensor
 
 from vjepa_lab.batch import MaskPair
 from vjepa_lab.config import EncoderConfig, PretrainConfig, levels_of
-from vjepa_lab.nn.encoder import Encoder, patchify, take
+from vjepa_lab.nn.encoder import Encoder, Patches, patchify, take
 from vjepa_lab.nn.predictor import Predictor
+
+TOKENS = 512
+"context tokens of a micro-batch that are handed out to look at"
 
 
 class JEPA(nn.Module):
@@ -59,13 +62,14 @@ class JEPA(nn.Module):
             ``loss``; ``loss/<i>`` of pair i; ``target_std`` and ``context_std``, the deviation of layer-normed features
             over the tokens of the batch, mean over dimensions, which is 0 when all tokens have collapsed to one point;
             ``target_context_gap``, the mean distance of context and target features at the same visible tokens;
-            ``pooled`` (B, D), target features of each clip, averaged over its tokens.
+            ``pooled`` (B, D), target features of each clip, averaged over its tokens; ``tokens`` (TOKENS, D),
+            layer-normed context features of some visible tokens of the last pair.
         """
         assert pairs, "at least one mask pair"
         patches = patchify(clip, patch=self.context.patch, tubelet=self.context.tubelet)
-        with torch.no_grad():
-            target = normalise(self.target(patches))  # (B, N, D)
+        target = self.targets(patches)
 
+        out: dict[str, Tensor] = {}
         losses, context_std, gap = [], [], []
         for pair in pairs:
             context = self.context(patches, pair.context)  # (B, K, D)
@@ -75,14 +79,20 @@ class JEPA(nn.Module):
                 context = normalise(context)
                 context_std.append(spread(context))
                 gap.append((context - take(target, pair.context)).abs().mean())
+                out["tokens"] = some(context)
 
-        out = {"loss": torch.stack(losses).mean()}
+        out["loss"] = torch.stack(losses).mean()
         out |= {f"loss/{i}": loss.detach() for i, loss in enumerate(losses)}
         out["target_std"] = spread(target)
         out["context_std"] = torch.stack(context_std).mean()
         out["target_context_gap"] = torch.stack(gap).mean()
         out["pooled"] = target.mean(1)
         return out
+
+    @torch.no_grad()
+    def targets(self, patches: Patches) -> Tensor:
+        """What the features should have been: layer-normed target features (B, N, D)."""
+        return normalise(self.target(patches))
 
     @torch.no_grad()
     def update_target(self, momentum: float) -> None:
@@ -155,6 +165,12 @@ def normalise(features: Tensor) -> Tensor:
 def spread(features: Tensor) -> Tensor:
     """Standard deviation over all tokens, mean over the last axis."""
     return features.flatten(0, -2).std(dim=0, correction=0).mean()
+
+
+def some(features: Tensor) -> Tensor:
+    """``TOKENS`` of the tokens (B, K, D), evenly spaced, some more than once if there are fewer: (TOKENS, D)."""
+    flat = features.flatten(0, -2)
+    return flat[torch.arange(TOKENS, device=flat.device) * len(flat) // TOKENS]
 
 
 def _local(module: nn.Module) -> list[Tensor]:

@@ -62,6 +62,7 @@ def pretrain_problems(config: PretrainConfig) -> list[str]:
     _optim(config, problems)
     trainer_problems(config.trainer, config.data.batch, config.data.global_batch, problems)
     _starts(config, problems)
+    _watch(config, problems)
     return problems
 
 
@@ -203,6 +204,17 @@ def _optim(config: PretrainConfig, problems: list[str]) -> None:
             problems.append(f"ema.{name}: got {value}, expected a share between 0 and 1")
     if config.loss.power <= 0:
         problems.append(f"loss.power: got {config.loss.power}, expected more than 0")
+
+
+def _watch(config: PretrainConfig, problems: list[str]) -> None:
+    watch = config.watch
+    choice("watch.on_collapse", watch.on_collapse, ("warn", "stop", "rollback"), problems)
+    for name, least in (("every", 0), ("patience", 1), ("rollbacks", 0)):
+        if getattr(watch, name) < least:
+            problems.append(f"watch.{name}: got {getattr(watch, name)}, expected at least {least}")
+    for name in ("spread", "entropy", "lr_factor"):
+        if not 0 < getattr(watch, name) < 1:
+            problems.append(f"watch.{name}: got {getattr(watch, name)}, expected a share between 0 and 1")
 
 
 def optim_problems(optim: OptimConfig, problems: list[str]) -> None:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import lightning as L
@@ -26,6 +27,7 @@ from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
+from vjepa_lab.train import checkpoints
 from vjepa_lab.train.flops import peak_flops
 from vjepa_lab.train.modules import PretrainModule
 from vjepa_lab.train.step import StepModule
@@ -83,12 +85,16 @@ class Record(AtSteps):
     (arithmetic of the step by formula over the device's peak, see flops.py), share of the time spent waiting for data;
     collapse statistics: standard deviation of the features, RankMe of the last clips' pooled target features, gap
     between target and context features; and bad samples per reason, over all ranks since the start of the process.
+    What ``beside`` holds at the time is in the row as well.
     """
 
-    def __init__(self, loader: Loader | PairedLoader, every: int) -> None:
+    def __init__(
+        self, loader: Loader | PairedLoader, every: int, *, beside: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         super().__init__()
         self.loader = loader
         self.every = every
+        self.beside = beside
         self.rate = 0.0
         self._since = (0.0, 0, 0.0)
         self._peak: float | None = None
@@ -105,7 +111,7 @@ class Record(AtSteps):
     def on_step(self, trainer: L.Trainer, module: StepModule, step: int) -> None:
         module.log("loss", module.stats["loss"], prog_bar=True, logger=False, batch_size=1)
         module.log("clips/s", self.rate, prog_bar=True, logger=False, batch_size=1)
-        last = step == trainer.max_steps or module.stop_agreed
+        last = step == trainer.max_steps or module.stop_agreed or trainer.should_stop
         if step % self.every and not last:
             return
         start, samples, waited = self._since
@@ -116,6 +122,7 @@ class Record(AtSteps):
             "lr": module.lr(step),
             "weight_decay": module.weight_decay(step),
             **module.row(step),
+            **self.beside,
             "clips/s": self.rate,
             "tokens/s": self.rate * module.tokens_per_sample,
             "data_stall": (self.loader.waited - waited) / seconds,
@@ -219,30 +226,39 @@ def _name(probe: Any) -> str:
 
 
 class Checkpoints(AtSteps):
-    """``last.ckpt`` every ``save_every`` steps, at the end and when a signal came; kept ones as ``step-<n>.ckpt``."""
+    """``last.ckpt`` every ``save_every`` steps, at the end and where the run stops; kept ones as ``step-<n>.ckpt``.
 
-    def __init__(self, folder: Path, *, save_every: int, keep_every: int, record: Record) -> None:
+    ``saved`` is told of every checkpoint, in the main process.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        save_every: int,
+        keep_every: int,
+        record: Record,
+        saved: Callable[[Path], None] = lambda last: None,
+    ) -> None:
         super().__init__()
         self.folder = folder
         self.save_every = save_every
         self.keep_every = keep_every
         self.record = record
+        self.saved = saved
         self.stopped = False
 
     def on_step(self, trainer: L.Trainer, module: StepModule, step: int) -> None:
         keep = self.keep_every > 0 and step % self.keep_every == 0
-        if keep or step % self.save_every == 0 or step == trainer.max_steps or module.stop_agreed:
+        stops = module.stop_agreed or trainer.should_stop
+        if keep or step % self.save_every == 0 or step == trainer.max_steps or stops:
             last = self.folder / "last.ckpt"
             trainer.save_checkpoint(last, weights_only=False)  # everything, not the weights alone
             if trainer.is_global_zero:
                 (self.folder / "init.ckpt").unlink(missing_ok=True)
                 if keep:
-                    kept = self.folder / f"step-{step:07d}.ckpt"
-                    kept.unlink(missing_ok=True)
-                    try:
-                        os.link(last, kept)  # a later last.ckpt is a new file, so this one stays as it is
-                    except OSError:  # a file system without links
-                        shutil.copyfile(last, kept)
+                    checkpoints.keep(last, self.folder / f"step-{step:07d}.ckpt")
+                self.saved(last)
             self.record.restart_clock()
         if module.stop_agreed and step < trainer.max_steps:
             self.stopped = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,6 +53,15 @@ def read(path: Path) -> dict[str, Any]:
     if "state_dict" not in checkpoint or "global_step" not in checkpoint:
         raise ValueError(f"{path}: not a checkpoint of a run (no state_dict and global_step in it)")
     return checkpoint
+
+
+def keep(path: Path, kept: Path) -> None:
+    """Give a checkpoint a second name, under which it stays when a later one takes the first."""
+    kept.unlink(missing_ok=True)
+    try:
+        os.link(path, kept)  # a later one is a new file, so this one stays as it is
+    except OSError:  # a file system without links
+        shutil.copyfile(path, kept)
 
 
 def recount_batches(checkpoint: dict[str, Any], accumulate: int) -> None:

@@ -23,6 +23,7 @@ from vjepa_lab.data.loader import Loader
 from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.train import callbacks, checkpoints, folder, strategy
 from vjepa_lab.train.checkpoints import Start
+from vjepa_lab.train.collapse import COLLAPSED, Watch
 from vjepa_lab.train.step import StepModule
 from vjepa_lab.validate import launch_problem
 
@@ -81,20 +82,27 @@ def fit(
     measure: Callable[[callbacks.Record], callbacks.Measure],
     draw: Callable[[], Path | None],
     before: Sequence[L.Callback] = (),
+    watch: Watch | None = None,
 ) -> int:
-    """Train to the end, or to a signal; returns the exit code (0, or 75 when a signal stopped it at a checkpoint).
+    """Train to the end, to a signal or to an alarm; returns the exit code (0, 75 when a signal stopped it at a
+    checkpoint, 3 when the watch did).
 
     Args:
         headline: what is about to run, given the number of processes.
         measure: makes the callback that measures.
         draw: writes the picture of the run, in the main process, at the end.
         before: what else is called at its hooks, ahead of all others.
+        watch: looks out for a collapse of the features.
     """
     run = place.run
-    record = callbacks.Record(loader, config.run.log_every)
+    record = callbacks.Record(loader, config.run.log_every, beside=watch.latest if watch else {})
     measured = measure(record)
     saver = callbacks.Checkpoints(
-        run, save_every=config.run.save_every, keep_every=config.run.keep_every, record=record
+        run,
+        save_every=config.run.save_every,
+        keep_every=config.run.keep_every,
+        record=record,
+        saved=watch.saved if watch else lambda last: None,
     )
     signals = callbacks.Signals()
     bar = [callbacks.StepBar(verb, refresh_rate=1 if sys.stdout.isatty() else 50)] if config.run.progress else []
@@ -109,7 +117,7 @@ def fit(
         max_epochs=-1,
         accumulate_grad_batches=config.trainer.accumulate,
         gradient_clip_val=config.optim.clip,
-        callbacks=[*before, signals, record, measured, saver, *bar],
+        callbacks=[*before, signals, *([watch] if watch else []), record, measured, saver, *bar],
         logger=_loggers(config, run, start.step),
         plugins=_plugins(),
         enable_checkpointing=False,
@@ -124,9 +132,13 @@ def fit(
 
     report = loader.skips.report()
     if trainer.is_global_zero:
-        if saver.stopped and not signals.interrupted:
+        collapsed = watch is not None and watch.stopped
+        if saver.stopped and not signals.interrupted and not collapsed:
             callbacks.requeue()  # before anything that could fail
         log.info(folder.summary(run, trainer.global_step, measured, draw(), report))
+        if collapsed:
+            log.info("stopped by the watch at step %d; why is said above", trainer.global_step)
+            return COLLAPSED
         if saver.stopped:
             log.info("stopped by a signal at step %d; the same command goes on from there", trainer.global_step)
             return callbacks.STOPPED_BY_SIGNAL

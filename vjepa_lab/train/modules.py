@@ -51,6 +51,8 @@ class PretrainModule(StepModule):
         self.strategies = [MASKS.build(entry) for entry in config.masks]
         self.image_strategies = [MASKS.build(entry) for entry in config.images.masks]
         self._recent: deque[Tensor] = deque(maxlen=max(RECENT // config.data.batch, 1))
+        self.tokens: Tensor | None = None
+        "context features of some tokens of the last micro-batch (TOKENS, D), layer-normed"
         self._static: dict[str, Tensor] = {}
         "clips of this rank that a mask was painted over without looking, as nothing moves in them"
 
@@ -80,6 +82,7 @@ class PretrainModule(StepModule):
             out = self.jepa(clips.clip, pairs)
         self.flops_per_sample /= len(clips.key)
         self._recent.append(out.pop("pooled"))
+        self.tokens = out.pop("tokens")
         return self.keep(out | notes)
 
     def _masks(

@@ -24,13 +24,14 @@ from vjepa_lab.data.skips import Skips
 from vjepa_lab.data.streams import Look
 from vjepa_lab.registry import PROBES, SOURCES
 from vjepa_lab.train import callbacks, checkpoints, folder, picture, starts
+from vjepa_lab.train.collapse import Watch
 from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PretrainModule
 from vjepa_lab.validate import goes_on_from
 
 
 def pretrain(config: PretrainConfig) -> int:
-    """Run a pretraining; returns the exit code (0, or 75 when a signal stopped it at a checkpoint).
+    """Run a pretraining; returns the exit code (0; 75 when a signal stopped it at a checkpoint, 3 when the watch did).
 
     Raises:
         ValueError, OSError: what was asked cannot be done; the message says which field or file.
@@ -54,6 +55,7 @@ def pretrain(config: PretrainConfig) -> int:
         headline=lambda processes: folder.headline(config, module, processes=processes, start=start),
         measure=lambda record: callbacks.Probes(probes, look(config), record),
         draw=lambda: picture.draw(config, loader, place.run),
+        watch=Watch(config.watch, place.run) if config.watch.every else None,
     )
 
 

@@ -36,7 +36,9 @@ class StepModule(L.LightningModule):
     def __init__(self, config: Any) -> None:
         super().__init__()
         self.config = config
-        self.lr, self.weight_decay = _plans(config.optim)
+        self._lr, self.weight_decay = _plans(config.optim)
+        self.lr_factor = 1.0
+        "what the learning rate of the schedule is multiplied by"
         self.stats: dict[str, float] = {}
         "means over ranks and micro-batches of the last step: losses, statistics, grad_norm"
         self.skipped = 0
@@ -48,6 +50,10 @@ class StepModule(L.LightningModule):
         "operations of the last micro-batch per sample, see flops.py"
         self.tokens_per_sample = 0
         self._micro: list[dict[str, Tensor]] = []
+
+    def lr(self, step: int) -> float:
+        """Learning rate of a step (1 for the first)."""
+        return self.lr_factor * self._lr(step)
 
     @property
     def network(self) -> nn.Module:
