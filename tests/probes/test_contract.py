@@ -10,10 +10,13 @@ from vjepa_lab.nn.predictor import Predictor
 from vjepa_lab.registry import PROBES
 
 LOOK = Look(frames=4, crop=16)
+CONTACT = {"fit_clips": 20, "select_clips": 10, "test_clips": 10, "batch": 10}
 SMALL = {
+    "robustness": {"fit_clips": 30, "test_clips": 12, "batch": 10, "corruptions": ["brightness"], "severities": [1]}
+    | {"per_frame": [], "contact": {"name": "contact", "gaps": [1.0], "push": 0.0, **CONTACT}},
     "pareto": {"fit_clips": 20, "test_clips": 10, "batch": 10, "seeds": 2, "layers": [0, -1]}
     | {"decode": {"form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8, "steps": 2, "frames_per_step": 8}},
-    "contact": {"fit_clips": 20, "select_clips": 10, "test_clips": 10, "batch": 10, "gaps": [1.0], "push": 1.0},
+    "contact": {**CONTACT, "gaps": [1.0], "push": 1.0},
     "surprise": {"films": 40, "film": 6, "batch": 10, "window": 4},
     "decode": {"fit_clips": 12, "test_clips": 6, "form": "vit", "dim": 24, "depth": 1, "heads": 2, "patch": 8}
     | {"steps": 5, "frames_per_step": 8, "seeds": 2, "frames": 2},
@@ -21,6 +24,10 @@ SMALL = {
     | {"frames": 4, "fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "classify": {"fit_clips": 20, "test_clips": 10, "batch": 10, "depth": 2, "heads": 2, "epochs": 1, "lrs": [1e-2]},
     "arrow": {"fit_clips": 20, "test_clips": 10, "batch": 10},
+    "phyre_lite": {
+        "source": {"name": "phyre_lite", "templates": ["hit"], "tasks": 2, "actions": 20, "goals": 2, "step": 0.8},
+        "batch": 20,
+    },
     "causal": {"fit_clips": 20, "test_clips": 8, "batch": 10, "words": 4, "width": 8, "epochs": 1, "seeds": 1},
     "collision": {"fit_clips": 20, "test_clips": 10, "steps": 5, "batch": 10},
     "energy": {"fit_clips": 20, "test_clips": 10, "batch": 10},

@@ -7,7 +7,7 @@ from vjepa_lab.data.streams import Demand, Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
 from vjepa_lab.probes._controls import control
-from vjepa_lab.probes._extract import extract
+from vjepa_lab.probes._extract import extract, extract_each
 
 LOOK = Look(frames=4, crop=16)
 
@@ -101,3 +101,28 @@ def test_a_kept_table_still_tells_what_could_not_be_read(encoder, tmp_path):
         kept.cache = str(tmp_path / "features")
         assert extract(encoder, kept).y["label"].tolist() == [0]
         assert [(bad.key, bad.reason) for bad in kept.skipped] == [(str(tmp_path / "broken.png"), "undecodable")]
+
+
+def test_versions_of_clips_are_those_made_one_by_one_from_one_reading(encoder, tmp_path, monkeypatch):
+    versions = {"": None, "dark": lambda clip, keys: clip // 2, "back": lambda clip, keys: clip.flip(2)}
+    kept, reads = stream(shuffled=True), []
+    kept.cache = str(tmp_path)
+    read = kept.reader.read
+    monkeypatch.setattr(kept.reader, "read", lambda *words: reads.append(words) or read(*words))
+    extract(encoder, kept, transform=versions["back"], tag="back")
+    assert len(reads) == 9
+    tables = extract_each(encoder, kept, versions)
+    assert list(tables) == list(versions)
+    assert len(reads) == 18  # one of them was kept, the other two are read together
+    for tag, transform in versions.items():
+        alone = extract(encoder, stream(shuffled=True), transform=transform, tag=tag)
+        assert torch.equal(tables[tag].x[-1], alone.x[-1])
+        assert torch.equal(tables[tag].y["position"], alone.y["position"])
+        assert tables[tag].grid == alone.grid
+    assert not torch.equal(tables[""].x[-1], tables["dark"].x[-1])
+
+
+def test_measures_take_the_place_of_features(encoder):
+    table = extract(encoder, stream(), measure=lambda clip: clip.float().mean((1, 2, 3)), tag="light")
+    assert table.x[-1].shape == (7, 16)
+    assert torch.equal(table.x[-1][6], next(iter(stream(batch=7))).clip[6].float().mean((0, 1, 2)))

@@ -10,7 +10,7 @@ twice, whatever is fitted to them.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,12 +20,16 @@ import torch.distributed as td
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from tqdm import tqdm
 
 from vjepa_lab import dist
 from vjepa_lab.batch import Grid, RobotBatch
 from vjepa_lab.data.streams import Bad, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.tokens import Features, Pool
+
+Transform = Callable[[Tensor, list[str]], Tensor]
+"clips uint8 (B, 3, F, H, W) and their keys -> clips"
 
 _VERSION = 4
 "of the kept tables: raise it when what they hold changes"
@@ -54,7 +58,7 @@ def extract(
     *,
     layers: Sequence[int] = (),
     pool: Pool | Callable[[Features], Tensor] = "mean",
-    transform: Callable[[Tensor, list[str]], Tensor] | None = None,
+    transform: Transform | None = None,
     targets: Callable[[Any], dict[str, Tensor]] | None = None,
     measure: Callable[[Tensor], Tensor] | None = None,
     tag: str = "",
@@ -64,7 +68,7 @@ def extract(
     Args:
         layers: blocks (from 0); empty: the output of the encoder, under -1. -1 may be among them.
         pool: mean (n, D), tubelet (n, t, D), none (n, N, D), or a function of ``Features``.
-        transform: changes clips uint8 (B, 3, F, H, W) before they are encoded, given their keys.
+        transform: changes clips before they are encoded.
         targets: further targets of a batch, beside its own.
         measure: what to make of clips (B, 3, F, H, W) in place of features, (B, ...); it stands under -1.
         tag: names what of these is a function: part of the name under which a table is kept.
@@ -72,22 +76,82 @@ def extract(
     Raises:
         ValueError: nothing could be read, or there is no such layer.
     """
-    functions = [x for x in (pool, transform, targets, measure) if callable(x)]
-    assert tag or not functions, "functions need a tag"
+    versions = {tag: transform}
+    return extract_each(encoder, stream, versions, layers=layers, pool=pool, targets=targets, measure=measure)[tag]
+
+
+def extract_each(
+    encoder: FrozenEncoder,
+    stream: Stream,
+    transforms: Mapping[str, Transform | None],
+    *,
+    layers: Sequence[int] = (),
+    pool: Pool | Callable[[Features], Tensor] = "mean",
+    targets: Callable[[Any], dict[str, Tensor]] | None = None,
+    measure: Callable[[Tensor], Tensor] | None = None,
+) -> dict[str, Table]:
+    """As ``extract``, for several versions of the same clips, by their tags: clips are read once for all of them."""
+    for tag, transform in transforms.items():
+        assert tag or not any(map(callable, (pool, transform, targets, measure))), "functions need a tag"
     named = "function" if callable(pool) else pool
-    kept = _kept(encoder, stream, [*layers], f"{named} {tag}") if stream.cache and dist.world() == 1 else None
-    table = _read(kept) if kept is not None and kept.is_file() else None
-    if table is None:
-        table = _encode(encoder, stream, layers, pool, transform, targets, measure)
-        if kept is not None:
-            _write(kept, table)
-    stream.skipped = table.skipped
-    if stream.shuffled:
-        order = torch.randperm(
-            len(table.key), generator=torch.Generator().manual_seed(dist.derive(stream.seed, "shuffled", stream.name))
+    tables: dict[str, Table] = {}
+    kept: dict[str, Path] = {}
+    if stream.cache and dist.world() == 1:
+        known = _named(encoder, stream, [*layers])
+        kept = {tag: known(f"{named} {tag}") for tag in transforms}
+        tables = {tag: _read(path) for tag, path in kept.items() if path.is_file()}
+    missing = {tag: transform for tag, transform in transforms.items() if tag not in tables}
+    if missing:
+        made = _encode(encoder, stream, layers, pool, list(missing.values()), targets, measure)
+        for tag, table in zip(missing, made, strict=True):
+            tables[tag] = table
+            if tag in kept:
+                _write(kept[tag], table)
+    tables = {tag: tables[tag] for tag in transforms}
+    stream.skipped = next(iter(tables.values())).skipped
+    return {tag: _shuffled(table, stream) for tag, table in tables.items()} if stream.shuffled else tables
+
+
+def _shuffled(table: Table, stream: Stream) -> Table:
+    draws = torch.Generator().manual_seed(dist.derive(stream.seed, "shuffled", stream.name))
+    order = torch.randperm(len(table.key), generator=draws)
+    return table._replace(y={name: y[order] for name, y in table.y.items()})
+
+
+class _Rows:
+    """What one version of the clips gives, batch by batch."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, list[Tensor]] = {}
+        self.keys: list[str] = []
+        self.grid = Grid(0, 0, 0)
+        self.rounds = 0
+
+    def add(self, batch: Any, found: Mapping[int, Tensor], targets: Mapping[str, Tensor]) -> None:
+        for layer, x in found.items():
+            self.columns.setdefault(f"x.{layer}", []).append(x.cpu())
+        for name, y in targets.items():
+            self.columns.setdefault(f"y.{name}", []).append(y.cpu())
+        self.columns.setdefault("valid", []).append(batch.valid.cpu())
+        self.keys += batch.key
+        self.rounds += 1
+
+    def table(self, stream: Stream) -> Table:
+        """The rows of all ranks. A collective call."""
+        order = torch.arange(self.rounds * stream.batch * dist.world())
+        # Rank r brings its rounds one after the other; in the split the ranks take turns.
+        order = order.view(dist.world(), self.rounds, stream.batch).transpose(0, 1).flatten()
+        gathered = {name: _gather(torch.cat(parts), stream.device)[order] for name, parts in self.columns.items()}
+        names = [k for part in _gather_keys(self.keys) for k in part]
+        rows = torch.nonzero(gathered.pop("valid")).flatten()
+        return Table(
+            x={int(name[2:]): x[rows] for name, x in gathered.items() if name.startswith("x.")},
+            y={name[2:]: y[rows] for name, y in gathered.items() if name.startswith("y.")},
+            unit=torch.from_numpy(stream.units)[rows],
+            key=[names[i] for i in order[rows].tolist()],
+            grid=self.grid,
+            skipped=stream.skipped,
         )
-        table = table._replace(y={name: y[order] for name, y in table.y.items()})
-    return table
 
 
 def _encode(
@@ -95,50 +159,39 @@ def _encode(
     stream: Stream,
     layers: Sequence[int],
     pool: Pool | Callable[[Features], Tensor],
-    transform: Callable[[Tensor, list[str]], Tensor] | None,
+    transforms: Sequence[Transform | None],
     more: Callable[[Any], dict[str, Tensor]] | None,
     measure: Callable[[Tensor], Tensor] | None,
-) -> Table:
-    columns: dict[str, list[Tensor]] = {}
-    keys: list[list[str]] = []
-    grid = Grid(0, 0, 0)
-    rounds = 0
-    for batch in stream:
+) -> list[Table]:
+    """A table of each version of the clips."""
+    versions = [_Rows() for _ in transforms]
+    total = -(-len(stream) // (stream.batch * dist.world()))
+    for batch in tqdm(stream, f"{len(transforms)} versions", total, leave=False, disable=_quiet(transforms)):
         robot = isinstance(batch, RobotBatch)
         clip: Tensor = batch.frames if robot else batch.clip
-        shown = clip.flatten(0, 1) if clip.ndim == 6 else clip
-        if transform is not None:
-            shown = transform(shown, [k for k in batch.key for _ in range(len(shown) // len(clip))])
-        found: dict[int, Tensor] = {}
-        if measure is not None:
-            found[-1] = measure(shown)
-        else:
-            for layer, features in encoder.layers(shown, layers or (-1,)).items():
-                grid = features.grid
-                found[layer] = pool(features) if callable(pool) else encoder.pool(features, pool)
-        for layer, x in found.items():
-            x = x.float().unflatten(0, clip.shape[:2]) if clip.ndim == 6 else x.float()
-            columns.setdefault(f"x.{layer}", []).append(x.cpu())
+        flat = clip.flatten(0, 1) if clip.ndim == 6 else clip
+        keys = [k for k in batch.key for _ in range(len(flat) // len(clip))]
         targets = {"states": batch.states, "actions": batch.actions} if robot else _targets(batch)
-        for name, y in (targets | (more(batch) if more is not None else {})).items():
-            columns.setdefault(f"y.{name}", []).append(y.cpu())
-        columns.setdefault("valid", []).append(batch.valid.cpu())
-        keys.append(batch.key)
-        rounds += 1
-    order = torch.arange(rounds * stream.batch * dist.world())
-    # Rank r brings its rounds one after the other; in the split the ranks take turns.
-    order = order.view(dist.world(), rounds, stream.batch).transpose(0, 1).flatten()
-    gathered = {name: _gather(torch.cat(parts), stream.device)[order] for name, parts in columns.items()}
-    names = [k for part in _gather_keys([k for part in keys for k in part]) for k in part]
-    rows = torch.nonzero(gathered.pop("valid")).flatten()
-    return Table(
-        x={int(name[2:]): x[rows] for name, x in gathered.items() if name.startswith("x.")},
-        y={name[2:]: y[rows] for name, y in gathered.items() if name.startswith("y.")},
-        unit=torch.from_numpy(stream.units)[rows],
-        key=[names[i] for i in order[rows].tolist()],
-        grid=grid,
-        skipped=stream.skipped,
-    )
+        targets |= more(batch) if more is not None else {}
+        for rows, transform in zip(versions, transforms, strict=True):
+            shown = flat if transform is None else transform(flat, keys)
+            found: dict[int, Tensor] = {}
+            if measure is not None:
+                found[-1] = measure(shown)
+            else:
+                for layer, features in encoder.layers(shown, layers or (-1,)).items():
+                    rows.grid = features.grid
+                    found[layer] = pool(features) if callable(pool) else encoder.pool(features, pool)
+            found = {
+                k: x.float().unflatten(0, clip.shape[:2]) if clip.ndim == 6 else x.float() for k, x in found.items()
+            }
+            rows.add(batch, found, targets)
+    return [rows.table(stream) for rows in versions]
+
+
+def _quiet(transforms: Sequence[Any]) -> bool | None:
+    """Whether to show no progress: for one version, on all ranks but one, and without a terminal."""
+    return None if len(transforms) > 1 and dist.is_main_process() else True
 
 
 def _targets(batch: Any) -> dict[str, Tensor]:
@@ -160,8 +213,8 @@ def _gather_keys(keys: list[str]) -> list[list[str]]:
     return out
 
 
-def _kept(encoder: FrozenEncoder, stream: Stream, layers: list[int], tag: str) -> Path:
-    """The file of a table."""
+def _named(encoder: FrozenEncoder, stream: Stream, layers: list[int]) -> Callable[[str], Path]:
+    """The file of a table, by its tag."""
     asked = {
         "version": _VERSION,
         "weights": encoder.fingerprint(),
@@ -169,11 +222,14 @@ def _kept(encoder: FrozenEncoder, stream: Stream, layers: list[int], tag: str) -
         "split": stream.digest(),
         "look": [repr(part) for part in (stream.demand, stream.spec, stream.seed)],
         "layers": layers,
-        "tag": tag,
         "dtype": str(encoder.dtype),
     }
-    name = sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:24]
-    return Path(str(stream.cache)) / f"{name}.safetensors"
+
+    def name(tag: str) -> Path:
+        digest = sha256(json.dumps({**asked, "tag": tag}, sort_keys=True).encode()).hexdigest()[:24]
+        return Path(str(stream.cache)) / f"{digest}.safetensors"
+
+    return name
 
 
 def _behaviour(encoder: FrozenEncoder) -> str:

@@ -30,7 +30,7 @@ from vjepa_lab.data.streams import Demand, Stream, count_problem, fit_select_tes
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import _stats
 from vjepa_lab.probes._choice import wins
-from vjepa_lab.probes._extract import extract
+from vjepa_lab.probes._extract import Transform, extract_each
 from vjepa_lab.probes._logistic import fit_logistic
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
@@ -109,8 +109,8 @@ class Arrow:
 
 def read(encoder: FrozenEncoder, stream: Stream, layers: list[int]) -> Both:
     """Features of all clips of a split, forwards and backwards. A collective call."""
-    forward = extract(encoder, stream, layers=layers)
-    backward = extract(encoder, stream, layers=layers, transform=lambda clip, _: clip.flip(2), tag="reversed")
+    transforms: dict[str, Transform | None] = {"": None, "reversed": lambda clip, _: clip.flip(2)}
+    forward, backward = extract_each(encoder, stream, transforms, layers=layers).values()
     one, other = forward.x, backward.x
     energy = forward.y.get(_TRUTH)
     truth = None if energy is None else (energy.flatten(1), energy.flip(1).flatten(1))
