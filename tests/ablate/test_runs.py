@@ -78,7 +78,14 @@ def test_a_probe_is_measured_once_and_again_when_it_is_asked_otherwise(tiny, mon
     asked = []
     monkeypatch.setattr(runs._verb, "main", lambda probe: asked.append(probe) or 0)
     runs.probe(config, run)
+    Path(config.out).rename(moved := config.out + "-moved")
+    runs.probe(tiny(probes=[MOTION], out=moved), runs_of(tiny(out=moved))[0])
     assert not asked
+    mark = Path(moved) / "random/0/probe/motion/asked.json"
+    mark.write_text(json.dumps({k: v for k, v in json.loads(mark.read_text()).items() if k != "min_frames"}))
+    runs.probe(tiny(probes=[MOTION], out=moved), runs_of(tiny(out=moved))[0])
+    assert not asked
+    Path(moved).rename(config.out)
     runs.probe(tiny(probes=[{**MOTION, "test_clips": 10}]), run)
     assert [Path(a.out) for a in asked] == [runs.measured(run, MOTION)]
     assert asked[0].seed == run.seed

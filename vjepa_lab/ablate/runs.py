@@ -14,12 +14,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vjepa_lab.config import ConfigError, PretrainConfig
 from vjepa_lab.config_ablate import AblateConfig, Run, differences
-from vjepa_lab.merge import load, to_plain, to_yaml
+from vjepa_lab.config_probe import ProbeConfig
+from vjepa_lab.merge import from_plain, load, to_plain, to_yaml
 from vjepa_lab.probes import _verb
 from vjepa_lab.train import checkpoints
 from vjepa_lab.train.callbacks import STOPPED_BY_SIGNAL
@@ -110,14 +112,26 @@ def probe(config: AblateConfig, run: Run) -> None:
         asked.checkpoint, asked.probes = str(folder(run) / "last.ckpt"), [entry]
         asked.out, asked.seed, asked.progress = str(out), run.seed, False
         asked.controls = list(config.controls) if run.arm == config.against else []
-        text = json.dumps(to_plain(asked), sort_keys=True)
         mark = out / "asked.json"
-        if mark.is_file() and mark.read_text(encoding="utf-8") == text:
+        if _is_measured(mark, asked):
             continue
         mark.unlink(missing_ok=True)
         with _told_to(folder(run) / "log.txt"):
             _verb.main(asked)
-        mark.write_text(text, encoding="utf-8")  # last: without it the measurement does not count
+        # last: without it the measurement does not count
+        mark.write_text(json.dumps(to_plain(asked), sort_keys=True), encoding="utf-8")
+
+
+def _is_measured(mark: Path, asked: ProbeConfig) -> bool:
+    """Whether this was measured before, also where the whole folder has been moved, or by an earlier version of the
+    package that lacked a field which now has its default."""
+    if not mark.is_file():
+        return False
+    try:
+        found = from_plain(ProbeConfig, json.loads(mark.read_text(encoding="utf-8")))
+    except ConfigError:
+        return False
+    return replace(found, checkpoint=asked.checkpoint, out=asked.out) == asked
 
 
 def measured(run: Run, entry: dict[str, Any]) -> Path:
