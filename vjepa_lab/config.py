@@ -234,8 +234,11 @@ class InitConfig:
 
 @dataclass
 class WatchConfig:
-    """Are the features of the context encoder collapsing? The limits left ten healthy short runs of the quickstart alone and
-    told three of three in which the motion probe fell; they are not tried on others yet."""
+    """Are the features of the context encoder collapsing?
+
+    The limits left ten healthy short runs of the quickstart alone and told three of three in which the motion probe
+    fell; they are not tried on others yet.
+    """
 
     on_collapse: str = "warn"
     "warn (say it once, and log it) | stop (checkpoint, exit code 3) | rollback (to a healthy checkpoint, lower rate)"
