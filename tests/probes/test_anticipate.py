@@ -99,6 +99,7 @@ def test_a_chain_of_actions_is_foreseen_as_well_as_can_be(kitchen, shuffled, bay
 
 def test_streaming_gives_what_memory_gives(kitchen):
     encoder = FrozenEncoder(encoder=Names(), frames=2, crop=4)
+    assert measure(encoder, features="stream", shuffled=True, fit_clips=60, test_clips=20, **kitchen)[0] == {}
     found, _ = measure(encoder, features="stream", fit_clips=600, test_clips=600, **kitchen)
     assert found["action/recall5"].value == pytest.approx(0.775, abs=0.06)
 
@@ -209,6 +210,13 @@ def test_classes_without_training_or_test_rows_get_no_votes_and_their_rows_are_w
 def test_what_cannot_be_measured_is_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         Anticipate(**fields)
+
+
+def test_an_encoder_without_its_predictor_is_refused_before_anything_is_read():
+    lost = FrozenEncoder(encoder=Encoder(width=16, depth=1, heads=2, patch=8), frames=4, crop=16)
+    assert "without a predictor" in Anticipate(heads=4).refusal(lost)
+    assert "heads: got 5" in Anticipate(heads=5).refusal(vjepa())
+    assert Anticipate(heads=4, inputs="encoder").refusal(lost) is Anticipate(heads=4).refusal(vjepa()) is None
 
 
 def test_a_rule_that_a_source_does_not_know_is_refused(kitchen):

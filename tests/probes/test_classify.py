@@ -1,5 +1,6 @@
 """Classification finds what is in the features, counts every video, and adds up views as it says."""
 
+import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from vjepa_lab.batch import Grid, Sample
+from vjepa_lab.cli import main
 from vjepa_lab.data.streams import Look, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.nn.encoder import Encoder
@@ -193,6 +195,8 @@ def test_a_width_that_the_heads_do_not_divide_is_refused_before_anything_is_enco
     encoder.layers = None  # would fail
     with pytest.raises(ValueError, match=r"heads: got 5, expected a divisor of the features' width 16.*is 4"):
         measure(sources, encoder, heads=5)
+    assert "heads: got 5" in Classify(heads=5).refusal(encoder)
+    assert Classify(heads=4).refusal(encoder) is Classify(heads=5, head="knn").refusal(encoder) is None
 
 
 def test_token_counts_are_those_of_the_paper():
@@ -266,9 +270,9 @@ def test_videos_without_labels_are_refused(sources, tmp_path):
         measure({"source": sources["source"], "test": {"name": "listing", "path": str(tmp_path / "d.csv")}}, head="knn")
 
 
-def test_streamed_features_cannot_be_shuffled_and_need_to_know_the_classes(sources):
-    with pytest.raises(ValueError, match="leave 'shuffled' out of controls"):
-        measure(sources, shuffled=True, depth=1, features="stream")
+def test_streamed_features_cannot_be_shuffled_and_need_to_know_the_classes(sources, caplog):
+    assert measure(sources, shuffled=True, depth=1, features="stream")[0] == {}
+    assert "shuffled is left out" in caplog.text
     path = Path(sources["source"]["path"])
     numbered = path.with_name("numbered.csv")
     numbers = {word: str(i) for i, word in enumerate(COLOURS)}
@@ -297,3 +301,22 @@ def test_streamed_features_cannot_be_shuffled_and_need_to_know_the_classes(sourc
 def test_what_cannot_be_measured_is_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         Classify(**fields)
+
+
+def test_the_verb_lists_what_it_cannot_read_and_counts_the_rest(sources, tmp_path):
+    run = tmp_path / "run"
+    tiny = str(Path(__file__).parents[1] / "train/tiny.yaml")
+    assert main(["pretrain", tiny, f"run.dir={run}", "optim={steps: 1, warmup: 1}"]) == 0
+    entry = {"name": "classify", **sources, "fit_clips": 0, "test_clips": 0, **QUICK, "depth": 1, "epochs": 1}
+    entry["seeds"] = 1
+    words = [f"probes=[{json.dumps(entry)}]", f"out={tmp_path}", "controls=[constant]", "progress=false", "device=cpu"]
+    assert main(["probe", f"{run}/last.ckpt", *words]) == 0
+    listed = [json.loads(line) for line in (tmp_path / "bad_samples.jsonl").read_text().splitlines()]
+    assert sorted((Path(bad["key"]).name, bad["reason"]) for bad in listed) == [
+        ("b003.png", "undecodable"),
+        ("b020.png", "undecodable"),
+    ]
+    records = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    top1 = next(r for r in records if r["metric"] == "top1")
+    assert (top1["units"], top1["split"]["test"]["videos"], top1["split"]["test"]["skipped"]) == (35, 37, 2)
+    assert top1["choices"]["selection"] == "split"

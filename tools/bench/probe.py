@@ -3,7 +3,8 @@
     python tools/bench/probe.py --depth 4
     python tools/bench/probe.py --depth 4 --encoder small
 
-All variants take turns in one process; what counts is the ratio within each round.
+All variants take turns in one process; what counts is the ratio within each round. Time is that of the processor, so
+that what else runs on the machine counts for little; with several threads it is the sum over them.
 
 - one: ``_sweep`` with one head.
 - plain: one head as its module says, with torch's AdamW: what one head costs without stacked weights.
@@ -121,10 +122,10 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     times: dict[str, list[float]] = {name: [] for name in runs}
     for i in range(args.rounds + args.warmup):
         for name in list(runs) if i % 2 == 0 else list(runs)[::-1]:
-            start = time.perf_counter()
+            start = time.process_time()
             runs[name]()
             if i >= args.warmup:
-                times[name].append(time.perf_counter() - start)
+                times[name].append(time.process_time() - start)
     result = {"seconds": {name: statistics.median(taken) for name, taken in times.items()}}
     print(", ".join(f"{name} {seconds:.2f} s" for name, seconds in result["seconds"].items()))
     for name in runs:
@@ -164,9 +165,9 @@ def kept(args: argparse.Namespace) -> dict[str, Any]:
             streams = {split: Stream(demand, look, batch=probe.batch) for split, demand in probe.demands().items()}
             for stream in streams.values():
                 stream.cache = folder
-            encoded[0], start = 0, time.perf_counter()
+            encoded[0], start = 0, time.process_time()
             dict(probe.run(encoder, streams))
-            found[turn] = {"seconds": time.perf_counter() - start, "clips": encoded[0]}
+            found[turn] = {"seconds": time.process_time() - start, "clips": encoded[0]}
     for turn, said in found.items():
         print(f"{turn}: {said['seconds']:.2f} s, {said['clips']} clips encoded")
     return found

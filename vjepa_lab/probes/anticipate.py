@@ -25,6 +25,7 @@ Reference: V-JEPA 2 paper, section 6 and appendix D; Lin et al. 2017 (focal loss
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -46,6 +47,8 @@ from vjepa_lab.probes._recall import class_mean
 from vjepa_lab.probes._stats import Estimate, accuracy, over_seeds
 from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, Swept, best, sweep, within
 from vjepa_lab.registry import PROBES, SOURCES
+
+log = logging.getLogger("vjepa_lab")
 
 _OPTIONS = {
     "anticipation_point": ("standard", "legacy"),
@@ -156,14 +159,21 @@ class Anticipate:
         found = fit_select_test(fit, test=self._timed(self.test), count=self.test_clips)
         return found if self.selection == "split" else {"fit": fit, "test": found["test"]}
 
+    def refusal(self, encoder: FrozenEncoder) -> str | None:
+        """Why it cannot measure this encoder: there is no predictor, or its width does not go with the heads."""
+        try:
+            Head("attentive", encoder.width, {"action": 2}, depth=self.depth, heads=self.heads).check()
+            Foreseen(encoder, seconds=self.seconds, fps=1.0, mask_token=self.mask_token, inputs=self.inputs)
+        except ValueError as error:
+            return str(error)
+        return None
+
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         foreseen = self._foreseen(encoder, streams)
         if self.features == "stream":
             if any(stream.shuffled for stream in streams.values()):
-                raise ValueError(
-                    "probe anticipate: features: stream cannot pair clips with the labels of others; leave 'shuffled' "
-                    "out of controls, or use features: memory"
-                )
+                log.warning("anticipate: shuffled is left out: features that stream have no labels to exchange")
+                return
             classes = {split: _annotated(stream, self.targets) for split, stream in streams.items()}
 
             def seen(batch: ClipBatch) -> Tensor:

@@ -21,6 +21,7 @@ Reference: V-JEPA 2 paper, section 5 and appendix C.
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ from vjepa_lab.probes._recall import class_mean
 from vjepa_lab.probes._stats import Estimate, accuracy, over_seeds
 from vjepa_lab.probes._sweep import Feed, Memory, Plan, Rows, Swept, best, sweep, within
 from vjepa_lab.registry import PROBES
+
+log = logging.getLogger("vjepa_lab")
 
 _OPTIONS = {
     "head": ("attentive", "linear", "knn"),
@@ -148,6 +151,14 @@ class Classify:
         found["fit"] = splits["fit"]._replace(part=part, clips=self._views().trained)
         return found if self.selection == "split" else {"fit": found["fit"], "test": found["test"]}
 
+    def refusal(self, encoder: FrozenEncoder) -> str | None:
+        """Why it cannot measure this encoder: its width does not go with the attention heads."""
+        try:
+            self._head(encoder.width, 2).check()
+        except ValueError as error:
+            return str(error)
+        return None
+
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         names = {tuple(s.classes) for s in streams.values() if s.classes is not None}
         if len(names) > 1:
@@ -186,10 +197,8 @@ class Classify:
 
     def _streamed(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         if any(stream.shuffled for stream in streams.values()):
-            raise ValueError(
-                "probe classify: features: stream cannot pair clips with the labels of others; leave 'shuffled' out of "
-                "controls, or use features: memory"
-            )
+            log.warning("classify: shuffled is left out: features that stream have no labels to exchange")
+            return
         if streams["fit"].classes is None:
             raise ValueError(
                 f"probe classify: {streams['fit'].name} does not say how many classes there are, which must be "
