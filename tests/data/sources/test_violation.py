@@ -87,6 +87,17 @@ def test_a_disc_goes_through_the_obstacle_or_bounces_off_nothing():
         assert (turn[1][1] - turn[1][0]).norm() > 2
 
 
+def test_a_disc_that_goes_through_the_obstacle_is_not_hidden_by_it():
+    """What cannot be seen cannot surprise: the disc shows as many pixels of its colour as without the obstacle."""
+    opened = reader(kinds=["solidity"], background=0, side=64)
+    for number in range(8):
+        through, alone = opened.read(FILMS * number + 1).clip.int(), opened.read(FILMS * number + 2).clip.int()
+        event = int(opened.read(FILMS * number).truth["frame"])
+        disc = (alone - alone[:, :1, :1, :1]).abs().amax(0) > 30  # (F, H, W) where the disc is
+        for f in range(event, FRAMES):
+            assert torch.equal(through[:, f][:, disc[f]], alone[:, f][:, disc[f]]) or disc[f].sum() == 0
+
+
 def test_discs_keep_apart_at_the_event_and_a_teleport_is_far():
     opened = reader(kinds=["teleport"], discs=4)
     for number in range(20):

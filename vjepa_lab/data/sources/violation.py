@@ -221,8 +221,8 @@ class ViolationReader:
         alone = State(*(x[:1] for x in both))
 
         def beside(path: Array) -> Half:
-            obstacle = np.broadcast_to(centre, (len(path), 1, 2))
-            return Half(np.concatenate([path[:, :1], obstacle], axis=1), radius, (0, 1))
+            obstacle = np.broadcast_to(centre, (len(path), 1, 2))  # painted first, so that it hides nothing
+            return Half(np.concatenate([obstacle, path[:, :1]], axis=1), radius[::-1], (1, 0))
 
         def by_itself(path: Array) -> Half:
             return Half(path[:, :1], radius[:1], (0,))
