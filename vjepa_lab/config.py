@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from vjepa_lab.config_inverse import InverseConfig
+
 
 class ConfigError(ValueError):
     """One or several problems of a configuration; the message lists them all."""
@@ -295,6 +297,7 @@ class PretrainConfig:
     images: ImagesConfig = field(default_factory=ImagesConfig)
     transform: TransformConfig = field(default_factory=TransformConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    inverse: InverseConfig = field(default_factory=InverseConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     init: InitConfig = field(default_factory=InitConfig)

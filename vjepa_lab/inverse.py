@@ -9,6 +9,7 @@ Decisions:
   strongly. ``batch`` divides by all of them, which scales lambda by p: with small budgets that is most of the effect.
 - p = 0 leaves the rest of the training bit for bit as it is without the objective, and p = 1 is the plain mean.
 - Under several processes the number that take part is that of all of them.
+- Actions are standardised by the statistics of the data, so that lambda means the same whatever their units.
 
 Reference: arXiv 2606.07687, where the normalisation is not stated.
 """
@@ -29,7 +30,7 @@ Normalise = Literal["kept", "batch"]
 
 
 class InverseHead(nn.Module):
-    """Features (B, D) before and after -> action (B, A).
+    """Features (B, D) before and after -> standardised action (B, A).
 
     Args:
         width: D.
@@ -37,8 +38,13 @@ class InverseHead(nn.Module):
         widths: of the hidden layers.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, *, width: int, action_dim: int, widths: Sequence[int] = (256, 128)) -> None:
         super().__init__()
+        self.register_buffer("mean", torch.zeros(action_dim))
+        self.register_buffer("std", torch.ones(action_dim))
         sizes = [2 * width, *widths, action_dim]
         self.layers = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(len(sizes) - 1))
 
@@ -47,6 +53,16 @@ class InverseHead(nn.Module):
         for layer in self.layers[:-1]:
             x = F.gelu(layer(x))
         return self.layers[-1](x)
+
+    @torch.no_grad()
+    def fit(self, mean: Tensor, std: Tensor) -> None:
+        """Set what actions are standardised with, (A,) each."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def standardised(self, actions: Tensor) -> Tensor:
+        """Actions (..., A) as the head tells them."""
+        return (actions - self.mean) / self.std
 
 
 def keep(budget: float, *, seed: int, step: int, batch: int, device: torch.device | str = "cpu") -> Tensor:
@@ -65,7 +81,12 @@ def keep(budget: float, *, seed: int, step: int, batch: int, device: torch.devic
 
 
 def inverse_loss(
-    predicted: Tensor, actions: Tensor, kept: Tensor | None = None, *, normalise: Normalise = "kept"
+    predicted: Tensor,
+    actions: Tensor,
+    kept: Tensor | None = None,
+    *,
+    normalise: Normalise = "kept",
+    batch: int | None = None,
 ) -> Tensor:
     """Mean of the squared distance between predicted and true actions (B, A) over the samples that take part.
 
@@ -75,6 +96,7 @@ def inverse_loss(
     Args:
         kept: bool (B,) the samples that take part; None: all.
         normalise: divide by those that take part (at least one), or by all.
+        batch: how many all are, where only some are given; None: as many as given.
 
     Raises:
         ValueError: an unknown ``normalise``.
@@ -86,7 +108,7 @@ def inverse_loss(
         return error.sum() / len(error)
     total = torch.where(kept, error, 0.0).sum()
     if normalise == "batch":
-        return total / len(error)
+        return total / (batch or len(error))
     count = dist.sum_over_ranks(kept.sum().to(error.dtype))
     return total * dist.world() / count.clamp_min(1)
 

@@ -23,6 +23,7 @@ from vjepa_lab.config import (
 )
 from vjepa_lab.merge import entries
 from vjepa_lab.registry import MASKS, PROBES, SOURCES
+from vjepa_lab.validate_inverse import inverse_problems
 
 _REFUSED = {
     "fsdp": "FSDP1 allows one forward per step, this model needs several: use trainer.strategy=fsdp2",
@@ -63,6 +64,7 @@ def pretrain_problems(config: PretrainConfig) -> list[str]:
     trainer_problems(config.trainer, config.data.batch, config.data.global_batch, problems)
     _starts(config, problems)
     _watch(config, problems)
+    inverse_problems(config, problems)
     return problems
 
 

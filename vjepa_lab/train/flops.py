@@ -29,14 +29,10 @@ def blocks_flops(tokens: int, *, width: int, depth: int, mlp: int) -> float:
 def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[int, int]]) -> float:
     """Operations per clip (or image) of one training step, for (context ids, target ids) counts of each mask."""
     size, predictor = config.encoder.resolved(), config.predictor
-    pixels = 3 * config.encoder.tubelet * config.encoder.patch**2
     wide, width = size.width * predictor.levels, predictor.width
-
-    def encode(tokens: int) -> float:
-        embed = 2.0 * tokens * pixels * size.width
-        return embed + blocks_flops(tokens, width=size.width, depth=size.depth, mlp=size.mlp)
-
-    total = encode(grid.n)
+    learns = config.inverse.weight is None or config.inverse.native > 0
+    encoder_passes = 1 + 2 * learns * _learning_share(config)
+    total = encode_flops(config, grid.n)
     for context, target in pairs:
         tokens = context + target
         enter = context * (wide * width if predictor.levels == 1 else wide * size.width + size.width * width)
@@ -46,8 +42,30 @@ def step_flops_per_clip(config: PretrainConfig, grid: Grid, pairs: list[tuple[in
             leave = target * wide * width
             last = 2 * tokens * 2 * width**2 + 2 * target * 10 * width**2 + 4 * target * tokens * width
         inner = blocks_flops(tokens, width=width, depth=predictor.depth - 1, mlp=4 * width)
-        total += 3 * (encode(context) + 2.0 * (enter + leave) + inner + last)
+        total += encoder_passes * encode_flops(config, context)
+        total += (3 if learns else 1) * (2.0 * (enter + leave) + inner + last)
     return total
+
+
+def encode_flops(config: PretrainConfig, tokens: int) -> float:
+    """Forward operations of the encoder on one sequence of ``tokens``."""
+    size = config.encoder.resolved()
+    embed = 2.0 * tokens * 3 * config.encoder.tubelet * config.encoder.patch**2 * size.width
+    return embed + blocks_flops(tokens, width=size.width, depth=size.depth, mlp=size.mlp)
+
+
+def inverse_flops_per_clip(config: PretrainConfig) -> float:
+    """Operations per clip that action supervision adds to a training step: two frames, each encoded by itself, of the
+    share of the clips that takes part."""
+    tokens = (config.encoder.crop // config.encoder.patch) ** 2
+    return config.inverse.budget * 2 * (1 + 2 * _learning_share(config)) * encode_flops(config, tokens)
+
+
+def _learning_share(config: PretrainConfig) -> float:
+    """Of the encoder's blocks, how many have a backward pass."""
+    last = config.inverse.unfreeze_last if config.inverse.weight is not None else None
+    depth = config.encoder.resolved().depth
+    return 1.0 if last is None else last / depth
 
 
 def world_flops_per_stretch(config: PosttrainConfig) -> float:

@@ -103,6 +103,13 @@ def headline(config: PretrainConfig, module: Any, *, processes: int, start: Any)
     millions = {n: sum(p.numel() for p in getattr(jepa, n).parameters()) / 1e6 for n in ("context", "predictor")}
     batch = config.data.batch * processes * config.trainer.accumulate
     sources = ", ".join(f"{s['name']} x{s.get('weight', 1.0):g}" for s in config.data.sources)
+    inverse, actions = config.inverse, []
+    if inverse.weight is not None:
+        last = f"the last {inverse.unfreeze_last}" if inverse.unfreeze_last is not None else "all"
+        actions = [
+            f"actions  {inverse.native:g} x masked prediction + {inverse.weight:g} x inverse dynamics, of a share of "
+            f"{inverse.budget:g}; {last} of {size.depth} blocks learn"
+        ]
     return "\n".join(
         [
             f"run      {config.run.dir} ({start.text})",
@@ -110,6 +117,7 @@ def headline(config: PretrainConfig, module: Any, *, processes: int, start: Any)
             f"{size.heads}; predictor {millions['predictor']:.2f} M",
             f"clips    {encoder.frames} x {encoder.crop} x {encoder.crop}, grid {'x'.join(map(str, module.grid))} = "
             f"{module.grid.n} tokens; sources {sources}",
+            *actions,
             f"steps    {config.optim.steps} of {batch} clips on {processes} process(es), {config.trainer.precision}",
         ]
     )

@@ -66,6 +66,10 @@ class PretrainModule(StepModule):
         return batch._replace(clip=normalize(batch.clip))
 
     def training_step(self, batch: ClipBatch | Both, batch_idx: int) -> Tensor:
+        return self.keep(self.losses(batch, batch_idx))
+
+    def losses(self, batch: ClipBatch | Both, batch_idx: int) -> dict[str, Tensor]:
+        """``loss`` of a micro-batch, and what is said of it in the log."""
         torch.manual_seed(dist.derive(self.config.run.seed, "drop path", batch_idx, dist.rank()))
         clips, images = batch if isinstance(batch, Both) else (batch, None)
         self.flops_per_sample = 0.0
@@ -83,7 +87,7 @@ class PretrainModule(StepModule):
         self.flops_per_sample /= len(clips.key)
         self._recent.append(out.pop("pooled"))
         self.tokens = out.pop("tokens")
-        return self.keep(out | notes)
+        return out | notes
 
     def _masks(
         self, strategies: list[Strategy], batch: ClipBatch, step: int, purpose: str, notes: dict[str, Tensor]

@@ -15,15 +15,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from vjepa_lab import dist
+from vjepa_lab import dist, robots
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.data.action_clips import ActionClips
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.loader import Augment, Loader
 from vjepa_lab.data.paired import PairedLoader
+from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.skips import Skips
 from vjepa_lab.data.streams import Look
 from vjepa_lab.registry import PROBES, SOURCES
-from vjepa_lab.train import callbacks, checkpoints, folder, picture, starts
+from vjepa_lab.train import callbacks, checkpoints, folder, inverse, picture, starts
 from vjepa_lab.train.collapse import Watch
 from vjepa_lab.train.fit import fit, is_finished, prepare
 from vjepa_lab.train.modules import PretrainModule
@@ -41,7 +43,7 @@ def pretrain(config: PretrainConfig) -> int:
     if is_finished(config, place, start):
         return 0
     loader = training_loader(config, Skips(place.run), pin_memory=place.kind == "cuda")
-    module = PretrainModule(config)
+    module = PretrainModule(config) if config.inverse.weight is None else inverse.module_of(config, loader)
     if start.weights is not None:
         checkpoints.load_weights(module.jepa, start.weights)
     probes = [PROBES.build(e) for e in config.probes]
@@ -63,11 +65,14 @@ def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = 
     """The stream of a run: its sources, opened and mixed; with ``images.sources``, one of images beside it."""
     data, transform, images = config.data, config.transform, config.images
 
-    def stream(sources: list[dict[str, Any]], batch: int, frames: int, crop: int, seed: int) -> Loader:
+    def stream(
+        sources: list[dict[str, Any]], batch: int, frames: int, crop: int, seed: int, acting: bool = False
+    ) -> Loader:
         built = [SOURCES.build(entry) for entry in sources]
         spec = _spec(config, frames=frames, crop=crop, random=True)
+        episodes = acting and bool(config.inverse.robot)
         return Loader(
-            [source.open(spec) for source in built],
+            [ActionClips(source.open(_stretch(config))) if episodes else source.open(spec) for source in built],
             [source.weight for source in built],
             batch=batch,
             batches=config.optim.steps * config.trainer.accumulate,
@@ -82,10 +87,12 @@ def training_loader(config: PretrainConfig, skips: Skips, *, pin_memory: bool = 
             skips=skips,
             workers=data.workers,
             pin_memory=pin_memory,
+            truth=acting,
         )
 
     encoder, seed = config.encoder, config.run.seed
-    clips = stream(data.sources, data.batch, encoder.frames, encoder.crop, seed)
+    acting = config.inverse.weight is not None
+    clips = stream(data.sources, data.batch, encoder.frames, encoder.crop, seed, acting)
     if not images.sources:
         return clips
     crop = images.crop or encoder.crop
@@ -120,6 +127,25 @@ def _spec(config: PretrainConfig, *, frames: int, crop: int, random: bool = Fals
         threads=data.threads,
         timeout=data.timeout,
         min_frames=min(data.min_frames, frames),
+    )
+
+
+def _stretch(config: PretrainConfig) -> RobotSpec:
+    """What is read of a robot's episode, where actions supervise."""
+    data, transform, crop = config.data, config.transform, config.encoder.crop
+    return RobotSpec(
+        frames=config.encoder.frames,
+        height=crop,
+        width=crop,
+        fps=data.fps,
+        robot=robots.of(config.inverse.robot),
+        crop="random",
+        scale=transform.scale,
+        aspect=transform.aspect,
+        antialias=transform.antialias,
+        decoder=data.decoder,
+        threads=data.threads,
+        timeout=data.timeout,
     )
 
 

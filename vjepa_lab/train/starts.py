@@ -24,7 +24,9 @@ from torch import Tensor
 
 from vjepa_lab import dist
 from vjepa_lab.config import PretrainConfig
+from vjepa_lab.config_inverse import InverseConfig
 from vjepa_lab.jepa import build_jepa
+from vjepa_lab.merge import from_plain
 from vjepa_lab.train.checkpoints import AtomicIO, Start
 from vjepa_lab.train.modules import PretrainModule
 from vjepa_lab.train.step import number_by_module
@@ -51,6 +53,7 @@ def resume_from(path: Path, config: PretrainConfig) -> Start:
         raise ValueError(f"{path}: a checkpoint of a post-training: use vjepa-lab posttrain, or init.checkpoint={path}")
     if read.dialect != "run":
         raise ValueError(f"{path}: a {TITLES[read.dialect]}, not a checkpoint of a run: use init.checkpoint={path}")
+    _same_supervision(read, config)
     _networks(read, config, advice="set them as in the file, or give another run.dir")
     step = int(read.facts["step"])
     return Start(step=step, resume=path, text=f"resumed from {path} at step {step}")
@@ -96,6 +99,33 @@ def start_from(config: PretrainConfig, run: Path) -> Start:
         }
         AtomicIO().save_checkpoint(checkpoint, path)
     return Start(resume=path, text="; ".join([f"weights and optimizer of {source}", *told]))
+
+
+def _same_supervision(read: Parts, config: PretrainConfig) -> None:
+    """Raises:
+    ValueError: actions supervised the run and would not do so any more, or the reverse, or other parts would learn.
+    """
+    file = from_plain(InverseConfig, (read.facts.get("config") or {}).get("inverse") or {})
+    one, two = (_learning(inverse) for inverse in (file, config.inverse))
+    wrong = [
+        f"inverse.{name}: the file has {a}, the configuration {two[name]}" for name, a in one.items() if a != two[name]
+    ]
+    if wrong:
+        listed = "\n  ".join(wrong)
+        raise ValueError(
+            f"{read.path}: another part of the model learns in this run:\n  {listed}\nset them as in the file; or, to "
+            f"begin from its weights, give another run.dir and init.checkpoint={read.path}"
+        )
+
+
+def _learning(inverse: InverseConfig) -> dict[str, Any]:
+    """What of the model learns, as the fields say it."""
+    off = inverse.weight is None
+    return {
+        "weight": None if off else "above 0" if inverse.weight else 0,
+        "unfreeze_last": None if off else inverse.unfreeze_last,
+        "native above 0": off or inverse.native > 0,
+    }
 
 
 def _networks(read: Parts, config: PretrainConfig, *, advice: str) -> tuple[dict[str, dict[str, Tensor]], list[str]]:

@@ -45,8 +45,12 @@ def anatomy(network: nn.Module) -> Anatomy:
     return Anatomy(trained, [*network.target.blocks], [network.context, network.predictor], network.target)
 
 
-def parallelise(network: nn.Module, config: TrainerConfig, mesh: Any = None) -> None:
-    """Checkpoint, compile and shard a model in place. ``mesh`` is Lightning's device mesh, None without FSDP2."""
+def parallelise(network: nn.Module, config: TrainerConfig, mesh: Any = None, *, head: nn.Module | None = None) -> None:
+    """Checkpoint, compile and shard a model in place. ``mesh`` is Lightning's device mesh, None without FSDP2.
+
+    Args:
+        head: a small module that is trained with the network, and sharded as it is.
+    """
     parts = anatomy(network)
     if config.checkpoint_activations:
         for block in parts.trained:
@@ -55,13 +59,13 @@ def parallelise(network: nn.Module, config: TrainerConfig, mesh: Any = None) -> 
         for block in (*parts.trained, *parts.frozen):
             block.compile()
     if mesh is not None:
-        _shard(parts, mesh["data_parallel"])
+        _shard(parts, mesh["data_parallel"], [] if head is None else [head])
 
 
-def _shard(parts: Anatomy, mesh: Any) -> None:
+def _shard(parts: Anatomy, mesh: Any, heads: list[nn.Module]) -> None:
     from torch.distributed.fsdp import fully_shard
 
-    for module in (*parts.trained, *parts.frozen, *parts.roots):
+    for module in (*parts.trained, *parts.frozen, *parts.roots, *heads):
         fully_shard(module, mesh=mesh)
     # What is frozen has no backward pass that would reshard its root. Left gathered, the target encoder's parameters
     # would be plain tensors, those of the context encoder sharded, and the EMA update would fail on the mixture.

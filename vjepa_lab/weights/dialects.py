@@ -54,6 +54,8 @@ _ENCODERS = ("encoder", "target_encoder", "ema_encoder")
 _FACTS = ("epoch", "loss", "lr", "batch_size", "world_size")
 _PREFIXES = ("module.", "backbone.")
 _RUN = {"jepa.context.": "encoder", "jepa.target.": "target_encoder", "jepa.predictor.": "predictor"}
+_LEFT_OUT = "inverse."
+"the head of inverse dynamics, which serves its training alone"
 _WORLD = {"world.encoder.": "encoder", "world.predictor.": "ac_predictor"}
 _EXPORT = {f"{name}.": name for name in (*_ENCODERS, "predictor", "ac_predictor")}
 # A key that tells which network a state dict is of; the first that is there decides.
@@ -127,7 +129,8 @@ def _run(path: Path, raw: Mapping[str, Any]) -> Contents:
     if any(name.startswith("world.") for name in tensors):
         networks = _world(path, tensors)
     else:
-        networks = _by_prefix(path, tensors, _RUN)
+        kept = {name: value for name, value in tensors.items() if not name.startswith(_LEFT_OUT)}
+        networks = _by_prefix(path, kept, _RUN)
     facts = {"step": int(raw["global_step"])} | ({"config": raw["config"]} if raw.get("config") else {})
     states = raw.get("optimizer_states") or [None]
     return Contents("run", networks, facts, states[0])
