@@ -65,7 +65,7 @@ class PhyreLite:
     batch: int = 16
     "clips per batch on each rank"
     source: dict[str, Any] = field(
-        default_factory=lambda: {"name": "phyre_lite", "split": "val", "tasks": 4, "actions": 100, "goals": 8}
+        default_factory=lambda: {"name": "phyre_lite", "split": "val", "tasks": 2, "actions": 100, "goals": 8}
     )
     "the tasks; its role is set here"
     context: int | None = None
