@@ -198,7 +198,7 @@ def test_fields_with_units_or_choices_are_documented():
     obvious = {"predictor.width", "predictor.depth", "predictor.heads", "optim.weight_decay", "optim.betas"}
     obvious |= {"optim.eps", "trainer.nodes", "plugins"}
     assert not [name for name, doc in docs.items() if not doc and name not in obvious]
-    assert len(docs) == 99
+    assert len(docs) == 100
 
 
 def test_overrides_of_a_size_change_its_row():

@@ -24,6 +24,8 @@ def fine(*overrides: str) -> PretrainConfig:
         (["inverse.weight=null"], "inverse.weight: got null, with which nothing reads inverse."),
         (["inverse.weight=-1"], "inverse.weight: got -1.0, expected 0 or more"),
         (["inverse.budget=2"], "inverse.budget: got 2.0, expected a share from 0 to 1"),
+        (["inverse.pair=diff"], "inverse.pair: got 'diff', expected concat or clip"),
+        (["inverse.pair=clip", "encoder.tubelet=1"], "inverse.pair: got 'clip', but a tubelet holds 1 frame(s)"),
         (["inverse.normalise=mean"], "inverse.normalise: got 'mean', expected kept or batch"),
         (["inverse.unfreeze_last=3"], "inverse.unfreeze_last: got 3, expected 0 to 2 of the encoder's blocks, or null"),
         (["inverse.head_lr=0"], "inverse.head_lr: got 0.0, expected more than 0"),

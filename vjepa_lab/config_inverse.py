@@ -16,6 +16,8 @@ class InverseConfig:
     "p: each sample takes part in inverse dynamics with this probability"
     normalise: str = "kept"
     "divide by the samples that take part (kept), or by all (batch), which scales weight by budget"
+    pair: str = "concat"
+    "how two frames are shown: concat (each by itself, as the probe does) | clip (as one clip: the encoder sees motion)"
     unfreeze_last: int | None = 4
     "blocks at the end of the encoder that learn; those before stay as they are. null: all of it learns"
     native: float = 1.0

@@ -30,10 +30,12 @@ Normalise = Literal["kept", "batch"]
 
 
 class InverseHead(nn.Module):
-    """Features (B, D) before and after -> standardised action (B, A).
+    """Features of a pair -> standardised action (B, A): of the frame before and of that after, (B, D) each, or of a
+    clip of both, (B, D).
 
     Args:
         width: D.
+        parts: 2 or 1, how many features it reads.
         action_dim: A.
         widths: of the hidden layers.
     """
@@ -41,15 +43,15 @@ class InverseHead(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, *, width: int, action_dim: int, widths: Sequence[int] = (256, 128)) -> None:
+    def __init__(self, *, width: int, action_dim: int, widths: Sequence[int] = (256, 128), parts: int = 2) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(action_dim))
         self.register_buffer("std", torch.ones(action_dim))
-        sizes = [2 * width, *widths, action_dim]
+        sizes = [parts * width, *widths, action_dim]
         self.layers = nn.ModuleList(nn.Linear(sizes[i], sizes[i + 1]) for i in range(len(sizes) - 1))
 
-    def forward(self, now: Tensor, then: Tensor) -> Tensor:
-        x = torch.cat([now, then], -1)
+    def forward(self, *features: Tensor) -> Tensor:
+        x = torch.cat(features, -1)
         for layer in self.layers[:-1]:
             x = F.gelu(layer(x))
         return self.layers[-1](x)

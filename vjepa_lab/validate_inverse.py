@@ -41,8 +41,14 @@ def _numbers(config: Any, inverse: InverseConfig, problems: list[str]) -> None:
     )
     if not 0 <= inverse.budget <= 1:
         problems.append(f"inverse.budget: got {inverse.budget}, expected a share from 0 to 1")
-    if inverse.normalise not in ("kept", "batch"):
-        problems.append(f"inverse.normalise: got '{inverse.normalise}', expected kept or batch")
+    for name, choices in (("normalise", ("kept", "batch")), ("pair", ("concat", "clip"))):
+        if getattr(inverse, name) not in choices:
+            problems.append(f"inverse.{name}: got '{getattr(inverse, name)}', expected {' or '.join(choices)}")
+    if inverse.pair == "clip" and config.encoder.tubelet % 2:
+        problems.append(
+            f"inverse.pair: got 'clip', but a tubelet holds {config.encoder.tubelet} frame(s); expected an even number, "
+            "or concat"
+        )
     for name in ("head_lr", "statistics"):
         if getattr(inverse, name) <= 0:
             problems.append(f"inverse.{name}: got {getattr(inverse, name)}, expected more than 0")

@@ -121,18 +121,21 @@ def naive(module, batch, step: int, kept) -> float:
     for row, at in enumerate((drawn.local.uniform() * batch.truth["action"].shape[1]).long().tolist()):
         if not kept[row]:
             continue
-        frames = [batch.clip[row : row + 1, :, t : t + 1].repeat(1, 1, 2, 1, 1) for t in (at, at + 1)]
-        now, then = (module.jepa.context(frame).mean(1) for frame in frames)
+        shown = [batch.clip[row : row + 1, :, t : t + 1].repeat(1, 1, 2, 1, 1) for t in (at, at + 1)]
+        if module.config.inverse.pair == "clip":
+            shown = [batch.clip[row : row + 1, :, at : at + 2]]
         true = (batch.truth["action"][row, at] - ACTIONS.mean) / ACTIONS.std
-        total += (module.inverse(now, then)[0] - true).square().sum().item()
+        features = [module.jepa.context(frames).mean(1) for frames in shown]
+        total += (module.inverse(*features)[0] - true).square().sum().item()
         count += 1
     return total / max(count, 1)
 
 
+@pytest.mark.parametrize("pair", ["concat", "clip"])
 @pytest.mark.parametrize("budget", [1.0, 0.5, 0.0])
 @pytest.mark.usefixtures("step_zero")
-def test_inverse_dynamics_is_that_of_the_pairs_that_take_part(fine, budget):
-    config = fine(f"inverse.budget={budget}", "data.batch=8")
+def test_inverse_dynamics_is_that_of_the_pairs_that_take_part(fine, budget, pair):
+    config = fine(f"inverse.budget={budget}", f"inverse.pair={pair}", "data.batch=8")
     module, batch = InverseModule(config, ACTIONS), batch_of(config)
     kept = keep(budget, seed=0, step=5, batch=8)
     with torch.no_grad():

@@ -55,10 +55,11 @@ def encode_flops(config: PretrainConfig, tokens: int) -> float:
 
 
 def inverse_flops_per_clip(config: PretrainConfig) -> float:
-    """Operations per clip that action supervision adds to a training step: two frames, each encoded by itself, of the
-    share of the clips that takes part."""
+    """Operations per clip that action supervision adds to a training step: two frames, each encoded by itself or both
+    as one tubelet, of the share of the clips that takes part."""
     tokens = (config.encoder.crop // config.encoder.patch) ** 2
-    return config.inverse.budget * 2 * (1 + 2 * _learning_share(config)) * encode_flops(config, tokens)
+    encodings = 1 if config.inverse.pair == "clip" else 2
+    return config.inverse.budget * encodings * (1 + 2 * _learning_share(config)) * encode_flops(config, tokens)
 
 
 def _learning_share(config: PretrainConfig) -> float:

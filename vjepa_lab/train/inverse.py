@@ -1,8 +1,8 @@
 """Fine-tuning with inverse dynamics as an auxiliary objective: a pretraining of the last blocks, and a head.
 
-Beside the masked prediction of a clip, two neighbouring frames of it are encoded, each repeated to fill a tubelet, as
-the probe ``inverse_dynamics`` will show them; their averaged tokens tell a head the action between them. All else
-(masks, target encoder, stream, resume, strategies, probes) is that of a pretraining.
+Beside the masked prediction of a clip, two neighbouring frames of it are encoded as the probe ``inverse_dynamics`` will
+show them (``pair``: each repeated to fill a tubelet, or both as one clip); their averaged tokens tell a head the action
+between them. All else (masks, target encoder, stream, resume, strategies, probes) is that of a pretraining.
 
 Decisions:
 - What takes no part (``inverse.budget``) is not encoded: small budgets cost little. Which samples do, and which pair of
@@ -56,7 +56,8 @@ class InverseModule(PretrainModule):
         freeze_unused(self.jepa, images=bool(config.images.sources))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(dist.derive(config.run.seed, "init", "inverse"))
-            self.inverse = InverseHead(width=context.width, action_dim=len(actions.mean))
+            parts = 1 if inverse.pair == "clip" else 2
+            self.inverse = InverseHead(width=context.width, action_dim=len(actions.mean), parts=parts)
         self.inverse.fit(actions.mean, actions.std)
         self.inverse.requires_grad_(bool(inverse.weight))  # DDP would wait for gradients that never come
 
@@ -105,12 +106,14 @@ class InverseModule(PretrainModule):
             rows = torch.nonzero(kept).flatten() if kept.any() else rows[:1]  # every rank encodes something
             kept = kept[rows]
         first = first[rows]
-        frames = torch.cat([clip[rows, :, first], clip[rows, :, first + 1]])  # (2 k, 3, H, W)
-        still = frames.unsqueeze(2).expand(-1, -1, config.encoder.tubelet, -1, -1)
-        features: Any = self.jepa.context(still)
-        now, then = features.mean(1).chunk(2)
+        both, tubelet = (clip[rows, :, first], clip[rows, :, first + 1]), config.encoder.tubelet  # (k, 3, H, W) each
+        if config.inverse.pair == "clip":
+            shown = torch.stack(both, 2).repeat_interleave(tubelet // 2, 2)
+        else:
+            shown = torch.cat(both).unsqueeze(2).expand(-1, -1, tubelet, -1, -1)
+        features: Any = self.jepa.context(shown)
         return inverse_loss(
-            self.inverse(now, then).float(),
+            self.inverse(*features.mean(1).split(len(rows))).float(),
             self.inverse.standardised(actions[rows, first].float()),
             kept,
             normalise=config.inverse.normalise,  # type: ignore[arg-type]

@@ -123,6 +123,7 @@ def _learning(inverse: InverseConfig) -> dict[str, Any]:
     off = inverse.weight is None
     return {
         "weight": None if off else "above 0" if inverse.weight else 0,
+        "pair": None if off else inverse.pair,
         "unfreeze_last": None if off else inverse.unfreeze_last,
         "native above 0": off or inverse.native > 0,
     }
