@@ -28,9 +28,9 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vjepa_lab.probes._choice import wins
+from vjepa_lab.probes._neighbours import cosines
 
 _STRICT = {0: 32, 5: 46, 6: 171, 14: 172, 36: 37, 40: 42, 41: 44, 43: 45, 165: 168, 166: 167}
 PAIRS: dict[str, dict[int, int]] = {
@@ -86,9 +86,8 @@ def symmetric(choice: str | Mapping[int, int], classes: int) -> Tensor:
 
 def distances(clean: Tensor, backward: Tensor) -> tuple[Tensor, Tensor]:
     """1 - cosine of features (n, D) and of their reversals, without the clean set's mean and raw: float64 (n,) each."""
-    a, b = clean.double(), backward.double()
-    mean = a.mean(0)
-    return 1 - F.cosine_similarity(a - mean, b - mean, eps=1e-30), 1 - F.cosine_similarity(a, b, eps=1e-30)
+    raw, centred = cosines(clean, backward)
+    return 1 - centred, 1 - raw
 
 
 def parts(

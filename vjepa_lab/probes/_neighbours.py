@@ -15,10 +15,14 @@ _ROWS = 2048
 
 
 def cosines(clean: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine of features (n, D) with what became of them, raw and without the clean set's mean: float64 (n,) each."""
+    """Cosine of features (n, D) with what became of them, raw and without the clean set's mean: float64 (n,) each.
+
+    What has not changed has a cosine of 1, also where nothing is left of it without the mean (constant features).
+    """
     a, b = clean.double(), changed.double()
-    mean = a.mean(0)
-    return F.cosine_similarity(a, b, eps=1e-30), F.cosine_similarity(a - mean, b - mean, eps=1e-30)
+    mean, same = a.mean(0), (a == b).all(1)
+    found = F.cosine_similarity(a, b, eps=1e-30), F.cosine_similarity(a - mean, b - mean, eps=1e-30)
+    return torch.where(same, 1.0, found[0]), torch.where(same, 1.0, found[1])
 
 
 def neighbours(query: Tensor, clean: Tensor, unit: Tensor, k: int = 5) -> Tensor:

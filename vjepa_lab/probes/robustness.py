@@ -2,7 +2,8 @@
 
 Some changes should leave the answer as it is (*invariant* axes), others should change it (*sensitive* ones), so that an
 encoder blind to time is not rewarded for it. ``top1`` is accuracy; retention is what is left of the clean accuracy on
-the same videos, and ``retention_corrected`` takes chance from both; what is not defined is left out, never 0.
+the same videos, and ``retention_corrected`` takes chance from both. What is not defined is left out, never 0; where the
+clean accuracy is at chance, all retention is.
 
 1. ``discriminability`` (no head): are classes apart in the features as they are? By pair of classes ``all/neighbour``,
    ``all/centroid``, ``all/auroc``, and so by strata of pairs where the names of classes allow; ``neighbour``,
