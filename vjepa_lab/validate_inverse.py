@@ -46,8 +46,8 @@ def _numbers(config: Any, inverse: InverseConfig, problems: list[str]) -> None:
             problems.append(f"inverse.{name}: got '{getattr(inverse, name)}', expected {' or '.join(choices)}")
     if inverse.pair == "clip" and config.encoder.tubelet % 2:
         problems.append(
-            f"inverse.pair: got 'clip', but a tubelet holds {config.encoder.tubelet} frame(s); expected an even number, "
-            "or concat"
+            f"inverse.pair: got 'clip', but a tubelet holds {config.encoder.tubelet} frame(s); expected an even number "
+            "of them, or concat"
         )
     for name in ("head_lr", "statistics"):
         if getattr(inverse, name) <= 0:
