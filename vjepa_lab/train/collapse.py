@@ -8,9 +8,9 @@ those of the target encoder by the memory of its moving average:
 - ``entropy``: log of their uncentred RankMe over log of the largest possible; 0 when all tokens lie on one line.
 
 Both fall in healthy runs too, while features organise. An alarm is a figure below its share of the highest reading of
-the run, ``patience`` times in a row. The default shares left ten healthy runs of 200 to 300 steps of the quickstart
-alone and told three of three that were made to collapse, at steps 50 to 60 (the motion probe fell at 10 to 80). The
-alarm says which figure, since when, and what the likely cause is.
+the run, ``patience`` times in a row. The default shares told all of 19 short runs whose features collapsed, and 1 of 22
+healthy ones (tools/bench/collapse.py and RESULTS.md). An alarm says which figure, since when, and what the likely cause
+is.
 
 Rollback: weights, moments and the target encoder go back to a healthy checkpoint; the step, the schedules, the stream
 and its masks go on, at a learning rate that is multiplied by ``lr_factor`` for the rest of the run. What collapsed
