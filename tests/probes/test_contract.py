@@ -57,5 +57,6 @@ def test_a_probe_measures_and_changes_nothing(name):
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(v, before[k]) for k, v in encoder.state_dict().items())
     assert probe.every > 0
-    again = dict(probe.run(frozen, streams))
+    with torch.no_grad():  # as a run does, during training
+        again = dict(probe.run(frozen, streams))
     assert {k: e.value for k, e in again.items()} == {k: e.value for k, e in measured.items()}

@@ -138,6 +138,7 @@ class Bank:
         parts = list(self._in_turn([self.of(k) for k in range(self.size)], x))
         return {name: torch.cat([p[name] for p in parts]) for name in self.head.classes}
 
+    @torch.enable_grad()  # a run measures without
     def differentiate(self, x: Tensor, loss: Callable[[Scores, slice], Tensor]) -> Tensor:
         """Losses (K,) on one batch; their gradients are in ``gradients``.
 
