@@ -54,7 +54,8 @@ def measured(run, out, probes):
 def same(rows, verb):
     """Figures of the last row that the verb has too; NaN is no row of JSON."""
     last = {k: v for row in rows[-2:] for k, v in row.items()}
-    known = {k: v for k, v in verb.items() if v is not None}
+    # the verb alone has other encoders to compare with
+    known = {k: v for k, v in verb.items() if v is not None and not k.startswith("pareto/all/")}
     assert known
     assert {k: last[k] for k in known} == pytest.approx(known, abs=1e-6)
 
