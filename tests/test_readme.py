@@ -127,10 +127,10 @@ def test_every_verb_is_in_the_table_and_every_linked_file_exists():
 
 def test_ci_runs_the_commands_of_the_readme():
     script = (ROOT / ".ci/run").read_text()
-    install, test = "pip install --quiet -e '.[dev]'", "\npytest\n"
+    install, test = "pip install --quiet -e '.[dev]'", "\npytest -n auto --dist loadfile\n"
     assert install in script
     assert test in script
-    assert "pip install -e '.[dev]' && pytest" in README
+    assert "pip install -e '.[dev]' && pytest -n auto --dist loadfile" in README
     for check in ("ruff check .", "ruff format --check .", "pyright"):
         assert check in script
         assert check in README
