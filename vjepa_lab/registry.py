@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 from collections.abc import Mapping
 from dataclasses import is_dataclass
 from pathlib import Path
@@ -85,6 +86,11 @@ class Registry:
             return OmegaConf.to_object(OmegaConf.merge(schema, fields))
         except OmegaConfBaseException as error:
             raise ValueError(f"{self.kind} '{name}': {in_one_line(error)}") from None
+
+
+def gives_episodes(source: Any) -> bool:
+    """Whether a source is opened for stretches of a robot's episodes, which the type in its ``open`` says."""
+    return "RobotSpec" in str(inspect.signature(source.open))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 from vjepa_lab.config_inverse import InverseConfig
 from vjepa_lab.merge import entries
-from vjepa_lab.registry import SOURCES
+from vjepa_lab.registry import SOURCES, gives_episodes
 
 
 def inverse_problems(config: Any, problems: list[str]) -> None:
@@ -79,7 +78,7 @@ def _sources(config: Any, inverse: InverseConfig, problems: list[str]) -> None:
             )
     wrong: list[str] = []  # said where data.sources is checked
     for i, source in enumerate(entries(SOURCES, config.data.sources, "data.sources", wrong)):
-        name, episodes = config.data.sources[i].get("name"), "RobotSpec" in str(inspect.signature(source.open))
+        name, episodes = config.data.sources[i].get("name"), gives_episodes(source)
         if episodes and not inverse.robot:
             problems.append(f"inverse.robot: expected the description of the robot whose episodes '{name}' reads")
         elif inverse.robot and not episodes:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from typing import Any
 
 from vjepa_lab.config_world import PlanConfig, PosttrainConfig
 from vjepa_lab.merge import entries
-from vjepa_lab.registry import SOURCES
+from vjepa_lab.registry import SOURCES, gives_episodes
 from vjepa_lab.validate import (
     choice,
     goes_on_from,
@@ -87,7 +86,7 @@ def _data(config: PosttrainConfig, problems: list[str]) -> None:
 
 def _robot_sources(where: str, listed: list[dict[str, Any]], problems: list[str]) -> None:
     for i, source in enumerate(entries(SOURCES, listed, where, problems)):
-        if "RobotSpec" not in str(inspect.signature(source.open)):
+        if not gives_episodes(source):
             robots = "droid, lerobot, libero or robot_shards"
             problems.append(f"{where}[{i}]: '{listed[i]['name']}' gives clips without actions, expected {robots}")
         elif source.weight <= 0:

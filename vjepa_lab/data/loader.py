@@ -11,6 +11,7 @@ Decisions:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -48,6 +49,22 @@ class Reader(Protocol[S_co]):
     def __len__(self) -> int: ...
 
     def read(self, index: int, rng: np.random.Generator) -> S_co: ...
+
+
+def sampled(reader: Reader[S_co], count: int, *, key: int) -> list[S_co]:
+    """Up to ``count`` samples, spread over the source; what cannot be read is left out, for the stream to count.
+
+    Args:
+        key: which ones: a function of it alone, and so equal on all ranks, which all read them.
+    """
+    rng = np.random.default_rng(key)
+    found: list[S_co] = []
+    for index in rng.permutation(len(reader))[: 2 * count].tolist():
+        if len(found) == count:
+            break
+        with contextlib.suppress(BadSample):
+            found.append(reader.read(index, rng))
+    return found
 
 
 class Augment(NamedTuple):

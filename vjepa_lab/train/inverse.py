@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,8 +25,7 @@ from vjepa_lab import consistency, dist, robots
 from vjepa_lab.batch import Both, ClipBatch, RobotSample
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.action_clips import ActionClips
-from vjepa_lab.data.clips import BadSample
-from vjepa_lab.data.loader import Loader
+from vjepa_lab.data.loader import Loader, sampled
 from vjepa_lab.data.paired import PairedLoader
 from vjepa_lab.inverse import InverseHead, inverse_loss, keep, unfreeze
 from vjepa_lab.robots import Statistics
@@ -139,7 +137,8 @@ def _actions(config: PretrainConfig, reader: Any, count: int) -> Tensor:
             f"transform.flip: true turns left into right in clips of {reader.name}, and not in their actions; expected "
             "false"
         )
-    found = _some(reader.reader if isinstance(reader, ActionClips) else reader, count, config.run.seed)
+    plain = reader.reader if isinstance(reader, ActionClips) else reader
+    found: list[Any] = sampled(plain, count, key=dist.derive(config.run.seed, "inverse statistics"))
     if len(found) < 2:
         raise ValueError(f"data.sources: got {len(found)} clips of {reader.name} that can be read, expected at least 2")
     if isinstance(found[0], RobotSample):
@@ -154,17 +153,3 @@ def _actions(config: PretrainConfig, reader: Any, count: int) -> Tensor:
             "of a robot that inverse.robot describes"
         )
     return torch.stack([sample.truth["action"] for sample in found])
-
-
-def _some(reader: Any, count: int, seed: int) -> list[Any]:
-    """Samples (of clips or of stretches), those that cannot be read left out."""
-    rng = np.random.default_rng(dist.derive(seed, "inverse statistics"))
-    found: list[Any] = []
-    for index in rng.permutation(len(reader))[: 2 * count].tolist():
-        if len(found) == count:
-            break
-        try:
-            found.append(reader.read(index, rng))
-        except BadSample:
-            continue  # counted when the training stream meets it
-    return found

@@ -15,15 +15,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import numpy as np
 import torch
 
 from vjepa_lab import consistency, dist, robots
 from vjepa_lab.batch import RobotSample
 from vjepa_lab.config_world import PosttrainConfig
-from vjepa_lab.data.clips import BadSample
 from vjepa_lab.data.kept import KeptReader
-from vjepa_lab.data.loader import Loader, Reader
+from vjepa_lab.data.loader import Loader, Reader, sampled
 from vjepa_lab.data.robot import RobotSpec
 from vjepa_lab.data.skips import Skips
 from vjepa_lab.registry import SOURCES
@@ -140,8 +138,11 @@ def _look(
         return None
     all_states, all_actions = [], []
     for reader in readers:
-        states, actions = _some(reader, -(-count // len(readers)), config.run.seed)
-        if config.data.check and len(states):
+        found = sampled(reader, -(-count // len(readers)), key=dist.derive(config.run.seed, "look"))
+        if not found:
+            continue
+        states, actions = torch.stack([s.states for s in found]), torch.stack([s.actions for s in found])
+        if config.data.check:
             problems = consistency.check(robot, states, actions)
             if problems:
                 listed = "\n  - ".join(problems)
@@ -149,28 +150,10 @@ def _look(
                     f"{reader.name}: states and actions do not fit robot '{robot.name}':\n  - {listed}\n"
                     "correct world.robot or the source; data.check=0 leaves this check out"
                 )
-        if len(states):
-            all_states.append(states)
-            all_actions.append(actions)
+        all_states.append(states)
+        all_actions.append(actions)
     if not standardise:
         return None
     if sum(actions[..., 0].numel() for actions in all_actions) < 2:
         raise ValueError("world.standardise: no stretch of data.sources can be read, whose mean and deviation to take")
     return Statistics.of(torch.cat(all_states)), Statistics.of(torch.cat(all_actions))
-
-
-def _some(reader: Reader[RobotSample], count: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """States (n, T, S) and actions (n, T - 1, A) of up to ``count`` stretches, spread over the source; equal on all
-    ranks, which all read them."""
-    rng = np.random.default_rng(dist.derive(seed, "look"))
-    found: list[RobotSample] = []
-    for index in rng.permutation(len(reader))[: 2 * count].tolist():
-        if len(found) == count:
-            break
-        try:
-            found.append(reader.read(index, rng))
-        except BadSample:
-            continue  # counted when the training stream meets it
-    if not found:
-        return torch.empty(0), torch.empty(0)
-    return torch.stack([s.states for s in found]), torch.stack([s.actions for s in found])
