@@ -39,3 +39,8 @@ def partners(pair: Tensor, first: Tensor) -> Partners:
 def wins(difference: Tensor) -> Tensor:
     """1 where it is above 0, one half where it is 0, else 0; float64."""
     return (difference.double().sign() + 1) / 2
+
+
+def prefers(scores: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """1 where class a has the higher score of the two, 0 where b has, one half for a tie: float64 (n,)."""
+    return wins((scores.gather(1, a[:, None]) - scores.gather(1, b[:, None]))[:, 0])

@@ -29,7 +29,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from vjepa_lab.probes._choice import wins
+from vjepa_lab.probes._choice import prefers
 from vjepa_lab.probes._neighbours import cosines
 
 _STRICT = {0: 32, 5: 46, 6: 171, 14: 172, 36: 37, 40: 42, 41: 44, 43: 45, 165: 168, 166: 167}
@@ -113,19 +113,14 @@ def parts(
     before, after = scores.argmax(1), backward.argmax(1)
     right = has * (before == label)
     flips = (after == other).double()
-    two = has * _prefers(scores, label, other)
-    turned = _prefers(backward, other, label)
+    two = has * prefers(scores, label, other)
+    turned = prefers(backward, other, label)
     still = same[label].double()
     centred, raw = distance
     one = torch.ones_like(has)
     columns = [right, right * flips, has, has * flips, two, two * turned, right * centred.clamp(0, 1)]
     columns += [still, still * (before == after), one, centred / 2, raw / 2, (before == after).double()]
     return torch.stack(columns, 1)
-
-
-def _prefers(scores: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """1 where class a has the higher score of the two, 0 where b has, one half for a tie: float64 (n,)."""
-    return wins((scores.gather(1, a[:, None]) - scores.gather(1, b[:, None]))[:, 0])
 
 
 def figures(sums: Tensor) -> dict[str, Tensor]:

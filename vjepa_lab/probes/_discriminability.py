@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from vjepa_lab.probes._choice import wins
 from vjepa_lab.probes._pretend import CLASSES, PRETEND
-from vjepa_lab.probes._stats import Estimate, area, bootstrap
+from vjepa_lab.probes._stats import Estimate, accuracy, area, share
 
 
 def strata(names: Sequence[str] | None, classes: int) -> dict[str, Tensor]:
@@ -65,6 +65,9 @@ def discriminability(x: Tensor, label: Tensor, unit: Tensor, pairs: dict[str, Te
     nearest = _nearest_of_class(near, label, len(full))
     closer = _prefers_own(nearest, label)
     central = nearer_centroid(x, label, len(full))
+    areas = torch.zeros(len(full), len(full), dtype=torch.float64)
+    for a, b in torch.nonzero(pairs["all"][full][:, full].triu()).tolist():
+        areas[a, b] = _pair_area(near, label, a, b)
     out: dict[str, Estimate] = {}
     for name, chosen in pairs.items():
         chosen = chosen[full][:, full]
@@ -72,21 +75,15 @@ def discriminability(x: Tensor, label: Tensor, unit: Tensor, pairs: dict[str, Te
             continue
         # A mean over pairs: every class of a pair weighs one half of it, shared by its clips.
         weight = chosen[label].double() / torch.bincount(label)[label][:, None] / chosen.sum()
-        out[f"{name}/neighbour"] = _weighted(closer, weight, unit)
-        out[f"{name}/centroid"] = _weighted(central, weight, unit)
-        areas = [_pair_area(near, label, a, b) for a, b in torch.nonzero(chosen.triu()).tolist()]
-        out[f"{name}/auroc"] = Estimate(sum(areas) / len(areas), units=len(torch.unique(unit)))
+        out[f"{name}/neighbour"] = share((closer * weight).sum(1), weight.sum(1), unit)
+        out[f"{name}/centroid"] = share((central * weight).sum(1), weight.sum(1), unit)
+        out[f"{name}/auroc"] = Estimate(areas[chosen.triu()].mean().item(), units=len(torch.unique(unit)))
     right = (nearest.argmax(1) == label).double()
-    out["neighbour"] = _weighted(right[:, None], torch.full_like(right, 1 / len(right))[:, None], unit)
+    out["neighbour"] = accuracy(right, unit)
     silhouette = _silhouette(near, label)
-    out["silhouette"] = _weighted(silhouette[:, None], torch.full_like(right, 1 / len(right))[:, None], unit)
+    out["silhouette"] = accuracy(silhouette, unit)
     out["scatter_ratio"] = Estimate(_scatter_ratio(x, label), units=len(torch.unique(unit)))
     return out
-
-
-def _weighted(score: Tensor, weight: Tensor, unit: Tensor) -> Estimate:
-    parts = torch.stack(((score * weight).sum(1), weight.sum(1)), 1)
-    return bootstrap(parts, unit, lambda s: s[:, 0] / s[:, 1])
 
 
 def _nearest_of_class(near: Tensor, label: Tensor, classes: int) -> Tensor:

@@ -93,11 +93,12 @@ def extract_each(
     """As ``extract``, for several versions of the same clips, by their tags: clips are read once for all of them."""
     for tag, transform in transforms.items():
         assert tag or not any(map(callable, (pool, transform, targets, measure))), "functions need a tag"
+    layers = [*layers] or [-1]
     named = "function" if callable(pool) else pool
     tables: dict[str, Table] = {}
     kept: dict[str, Path] = {}
     if stream.cache and dist.world() == 1:
-        known = _named(encoder, stream, [*layers])
+        known = _named(encoder, stream, layers)
         kept = {tag: known(f"{named} {tag}") for tag in transforms}
         tables = {tag: _read(path) for tag, path in kept.items() if path.is_file()}
     missing = {tag: transform for tag, transform in transforms.items() if tag not in tables}
@@ -179,7 +180,7 @@ def _encode(
             if measure is not None:
                 found[-1] = measure(shown)
             else:
-                for layer, features in encoder.layers(shown, layers or (-1,)).items():
+                for layer, features in encoder.layers(shown, layers).items():
                     rows.grid = features.grid
                     found[layer] = pool(features) if callable(pool) else encoder.pool(features, pool)
             found = {

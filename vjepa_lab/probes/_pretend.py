@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vjepa_lab.probes._choice import wins
+from vjepa_lab.probes._choice import prefers
 
 CLASSES = 174
 "of the data set"
@@ -35,8 +35,7 @@ def pretend_scores(scores: Tensor, label: Tensor) -> dict[str, Tensor]:
     is_pretend = torch.isin(label, pretend)
     narrowed = pretend[scores[:, pretend].argmax(1)]
     other = partner[label]
-    lead = scores.gather(1, label[:, None]) - scores.gather(1, other.clamp_min(0)[:, None])
-    right = wins(lead[:, 0])
+    right = prefers(scores, label, other.clamp_min(0))
     return {
         "top1": torch.where(is_pretend, (scores.argmax(1) == label).double(), torch.nan),
         "top1_of_22": torch.where(is_pretend, (narrowed == label).double(), torch.nan),

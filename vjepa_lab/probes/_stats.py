@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,8 +38,9 @@ class Estimate(NamedTuple):
     "standard deviation over the seeds of the probe, NaN for one seed"
 
 
+@lru_cache(maxsize=1)  # the figures of a split are resampled alike
 def weights(units: int, *, samples: int = SAMPLES, seed: int = 0) -> Tensor:
-    """How often each unit occurs in each resample: float64 (samples, units), each row sums to ``units``."""
+    """How often each unit occurs in each resample: float64 (samples, units), each row sums to ``units``. To be read."""
     generator = torch.Generator().manual_seed(dist.derive("bootstrap", seed, units))
     drawn = torch.randint(units, (samples, units), generator=generator)
     return torch.zeros(samples, units, dtype=torch.float64).scatter_add_(
@@ -85,10 +87,15 @@ def interval(resampled: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def accuracy(correct: Tensor, unit: Tensor) -> Estimate:
-    """Share of rows (n,) that are right (bool, or a score from 0 to 1)."""
-    parts = torch.stack([correct.double().cpu(), torch.ones(len(correct), dtype=torch.float64)], 1)
+def share(part: Tensor, whole: Tensor, unit: Tensor) -> Estimate:
+    """Sum of a part over the sum of the whole, of rows (n,)."""
+    parts = torch.stack([part.double().cpu(), whole.double().cpu()], 1)
     return bootstrap(parts, unit, lambda s: s[:, 0] / s[:, 1])
+
+
+def accuracy(correct: Tensor, unit: Tensor) -> Estimate:
+    """Mean over rows (n,): the share that is right (bool, or a score from 0 to 1), or of any figure of a row."""
+    return share(correct, torch.ones(len(correct)), unit)
 
 
 def r2(

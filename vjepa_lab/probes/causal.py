@@ -38,7 +38,7 @@ from vjepa_lab.probes._answers import Answers, Recipe, Said, say, train
 from vjepa_lab.probes._extract import extract
 from vjepa_lab.probes._mlp import Scale
 from vjepa_lab.probes._questions import CHOICES, Asked, tabulate, texts_of, vocabulary
-from vjepa_lab.probes._stats import Estimate, bootstrap, over_seeds
+from vjepa_lab.probes._stats import Estimate, accuracy, over_seeds, share
 from vjepa_lab.registry import PROBES
 
 
@@ -134,8 +134,8 @@ class Causal:
         yield "gain", gained([r[1].all(1) for r in seeing], [r[1].all(1) for r in blind], unit[test.about])
         yield "gain_descriptive", gained([r[0] for r in seeing], [r[0] for r in blind], unit[test.video])
         real = (test.options >= 0).sum(1).double()
-        yield "coin/question", mean(0.5**real, unit[test.about])
-        yield "none/question", mean(~test.correct.any(1), unit[test.about])
+        yield "coin/question", accuracy(0.5**real, unit[test.about])
+        yield "none/question", accuracy(~test.correct.any(1), unit[test.about])
 
     def _split(self, encoder: FrozenEncoder, stream: Stream) -> Split:
         questions = getattr(stream.reader, "questions", None)
@@ -163,7 +163,7 @@ class Causal:
     def _scored(self, prefix: str, said: Sequence[Said], asked: Asked, unit: Tensor) -> Iterator[tuple[str, Estimate]]:
         rights = [self._right(s, asked) for s in said]
         counted = (asked.options >= 0) | self.pad_counts
-        yield f"{prefix}descriptive", over_seeds([mean(r[0], unit[asked.video]) for r in rights])
+        yield f"{prefix}descriptive", over_seeds([accuracy(r[0], unit[asked.video]) for r in rights])
         for kind in (*CHOICES, "choice"):
             rows = torch.ones_like(asked.kind, dtype=torch.bool) if kind == "choice" else asked.kind == _number(kind)
             if not rows.any():
@@ -171,7 +171,7 @@ class Causal:
             units, real = unit[asked.about[rows]], counted[rows]
             options = [share((r[1][rows] & real).sum(1), real.sum(1), units) for r in rights]
             yield f"{prefix}{kind}/option", over_seeds(options)
-            yield f"{prefix}{kind}/question", over_seeds([mean(r[1][rows].all(1), units) for r in rights])
+            yield f"{prefix}{kind}/question", over_seeds([accuracy(r[1][rows].all(1), units) for r in rights])
 
     def _right(self, said: Said, asked: Asked) -> tuple[Tensor, Tensor]:
         """Which descriptive questions (n,) and options (m, C) are answered right; places without an option are."""
@@ -184,16 +184,6 @@ def _number(kind: str) -> int:
     return CHOICES.index(kind)
 
 
-def mean(value: Tensor, unit: Tensor) -> Estimate:
-    """Mean over rows (n,), with its interval over units."""
-    return share(value, torch.ones(len(value)), unit)
-
-
-def share(part: Tensor, whole: Tensor, unit: Tensor) -> Estimate:
-    """Sum of a part over the sum of the whole, of rows (n,)."""
-    return bootstrap(torch.stack([part.double(), whole.double()], 1), unit, lambda s: s[:, 0] / s[:, 1])
-
-
 def gained(more: Sequence[Tensor], less: Sequence[Tensor], unit: Tensor) -> Estimate:
     """Mean difference of what two groups of networks, one per seed, get right (n,), with its own interval."""
-    return over_seeds([mean(a.double() - b.double(), unit) for a, b in zip(more, less, strict=True)])
+    return over_seeds([accuracy(a.double() - b.double(), unit) for a, b in zip(more, less, strict=True)])

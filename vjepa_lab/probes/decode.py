@@ -40,7 +40,7 @@ from vjepa_lab.probes import _painter
 from vjepa_lab.probes._fidelity import psnr, squared_error, ssim
 from vjepa_lab.probes._frames import Feed, Frames, moments, read
 from vjepa_lab.probes._painter import Plan
-from vjepa_lab.probes._stats import Estimate, bootstrap, over_seeds
+from vjepa_lab.probes._stats import Estimate, accuracy, bootstrap, over_seeds
 from vjepa_lab.registry import PROBES
 from vjepa_lab.report import Section, gallery
 
@@ -224,16 +224,16 @@ class Decode:
                 continue
             yield from _figures(f"{name}/", [self._measured(other, test.unit, where)])
             theirs = psnr(other.error, self.cap)
-            gains = [_mean((psnr(s.error, self.cap) - theirs)[where], test.unit[where]) for s in scores]
+            gains = [accuracy((psnr(s.error, self.cap) - theirs)[where], test.unit[where]) for s in scores]
             yield f"over/{name}", over_seeds(gains)
 
     def _measured(self, found: Score, unit: Tensor, where: Tensor) -> dict[str, Estimate]:
         error, unit = found.error[where], unit[where]
         rows = torch.stack([error, torch.ones_like(error)], 1)
         return {
-            "psnr": _mean(psnr(error, self.cap), unit),
+            "psnr": accuracy(psnr(error, self.cap), unit),
             "psnr_pooled": bootstrap(rows, unit, lambda s: psnr(s[:, 0] / s[:, 1], self.cap)),
-            "ssim": _mean(found.ssim[where], unit),
+            "ssim": accuracy(found.ssim[where], unit),
         }
 
     @torch.no_grad()
@@ -271,7 +271,3 @@ def _blind(fit: Frames, test: Frames) -> dict[str, Tensor]:
 def _figures(prefix: str, measured: list[dict[str, Estimate]]) -> Iterator[tuple[str, Estimate]]:
     for name in measured[0]:
         yield f"{prefix}{name}", over_seeds([m[name] for m in measured])
-
-
-def _mean(values: Tensor, unit: Tensor) -> Estimate:
-    return bootstrap(torch.stack([values, torch.ones_like(values)], 1), unit, lambda s: s[:, 0] / s[:, 1])

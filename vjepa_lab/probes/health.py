@@ -85,8 +85,9 @@ class Health:
             shown = torch.arange(self.tokens, device=features.tokens.device) * n // self.tokens
             return torch.cat([pooled(features, "tubelet"), features.tokens[:, shown]], 1)
 
-        layers = () if self.layer == -1 else (self.layer,)
-        table = extract(encoder, streams["test"], layers=layers, pool=parts, tag=f"tubelets, {self.tokens} tokens")
+        table = extract(
+            encoder, streams["test"], layers=(self.layer,), pool=parts, tag=f"tubelets, {self.tokens} tokens"
+        )
         views, tokens = table.x[self.layer].split([table.grid.t, self.tokens], 1)
         yield from self.figures(views, tokens, table.unit)
 

@@ -130,7 +130,7 @@ class InverseDynamics:
         names = found["test"].names
         clips = {} if self.pair != "clip" else {n: self._clips(encoder, s) for n, s in streams.items()}
         shown = {
-            layer: {name: self._shown(pairs, clips.get(name), layer) for name, pairs in found.items()}
+            layer: {name: self.shown(pairs, clips.get(name), layer) for name, pairs in found.items()}
             for layer in self.layers
         }
         layer = self.layers[0]
@@ -139,14 +139,14 @@ class InverseDynamics:
             layer = max(score, key=lambda k: score[k])
             yield "layer", Estimate(float(layer))
         main = shown[layer]
-        heads = {head: self._fit(head, main, encoder.device) for head in self.heads}
+        heads = {head: self.fitted(head, main, encoder.device) for head in self.heads}
         for head, predict in heads.items():
             for metric, value in scored(predict(main["test"].x), main["test"], names):
                 yield f"{head}/{metric}", value
         for kind in self.corruptions:
             pairs = self._read(encoder, streams["test"], layer, kind)
             clip = self._clips(encoder, streams["test"], layer, corruption=kind) if self.pair == "clip" else None
-            rows = self._shown(pairs, clip, layer)
+            rows = self.shown(pairs, clip, layer)
             for head, predict in heads.items():
                 yield f"{head}/{kind}", mean_r2(predict(rows.x), rows)
         if self.controls:
@@ -163,7 +163,7 @@ class InverseDynamics:
             shuffled = {n: Rows(*_flat(self._shuffled(p, layer), p)) for n, p in found.items()}
         for name, rows in (("single_frame", single), ("shuffled_pair", shuffled)):
             for head in self.heads:
-                predict = self._fit(head, rows, encoder.device)
+                predict = self.fitted(head, rows, encoder.device)
                 yield f"{head}/{name}", mean_r2(predict(rows["test"].x), rows["test"])
         pixels = {n: Rows(*_flat(p.pixels.diff(dim=1), p)) for n, p in found.items()}
         yield "image_difference", self._ridge(pixels)
@@ -174,9 +174,10 @@ class InverseDynamics:
         yield "constant", mean_r2(pixels["fit"].y.double().mean(0).expand(1, len(test.y), -1), test)
 
     def _ridge(self, rows: dict[str, Rows]) -> Estimate:
-        return mean_r2(self._fit("ridge", rows, torch.device("cpu"))(rows["test"].x), rows["test"])
+        return mean_r2(self.fitted("ridge", rows, torch.device("cpu"))(rows["test"].x), rows["test"])
 
-    def _fit(self, head: str, rows: dict[str, Rows], device: torch.device) -> Predict:
+    def fitted(self, head: str, rows: dict[str, Rows], device: torch.device) -> Predict:
+        """A head fitted on ``fit``, its penalty chosen on ``select``."""
         fit = rows["fit"]
         if head == "ridge":
             fitted, _ = _pairs.linear(fit[:2], rows["select"][:2])
@@ -199,7 +200,8 @@ class InverseDynamics:
         layers = self.layers if layer is None else [layer]
         return _pairs.read_clips(encoder, stream, layers=layers, shuffled=shuffled, corruption=corruption)
 
-    def _shown(self, pairs: Pairs, clips: dict[int, Tensor] | None, layer: int) -> Rows:
+    def shown(self, pairs: Pairs, clips: dict[int, Tensor] | None, layer: int) -> Rows:
+        """Pairs of a split as heads see them: of a layer's frames, or of ``clips`` where pairs are encoded as such."""
         if clips is not None:
             return Rows(*_flat(clips[layer], pairs))
         frames = pairs.frames[layer]

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from vjepa_lab.data.streams import Demand, Stream
 from vjepa_lab.features import FrozenEncoder
-from vjepa_lab.probes import Compared, _mlp, _pairs, _stats
+from vjepa_lab.probes import Compared, _pairs, _stats
 from vjepa_lab.probes._fidelity import psnr
 from vjepa_lab.probes._frames import read
 from vjepa_lab.probes._front import front, hypervolume, membership, spearman
@@ -188,22 +188,13 @@ class Pareto:
         Raises:
             ValueError: the actions of the split never vary.
         """
-
-        def rows(split: str) -> tuple[Tensor, Tensor]:
-            frames = pairs[split].frames[layer]
-            x = _pairs.joined(frames[:, :-1], frames[:, 1:], self._inverse.pair)
-            return x.flatten(0, 1), pairs[split].actions.flatten(0, 1)
-
-        fit, (x, y) = rows("fit"), rows("test")
-        if self.head == "ridge":
-            fitted, _ = _pairs.linear(fit, rows("select"))
-            predicted = _pairs.predicted(fitted, x)[None]
-        else:
-            predicted = _mlp.fit(*fit, seeds=range(self.seeds), steps=self._inverse.steps, device=encoder.device)(x)
+        rows = {split: self._inverse.shown(part, None, layer) for split, part in pairs.items()}
+        test = rows["test"]
+        predicted = self._inverse.fitted(self.head, rows, encoder.device)(test.x)
         found = []
         for one in predicted:
-            parts, figure = _stats.r2_parts(one, y)
-            found.append(_of_sums(_stats.sums_of_units(parts, pairs["test"].units), draws, figure))
+            parts, figure = _stats.r2_parts(one, test.y)
+            found.append(_of_sums(_stats.sums_of_units(parts, test.unit), draws, figure))
         if found[0][0].isnan():
             raise ValueError("probe pareto: the actions of the clips to measure on never vary: R² is not defined")
         return _over_seeds(found)

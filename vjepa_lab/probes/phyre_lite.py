@@ -34,7 +34,7 @@ from vjepa_lab.features import FrozenEncoder, fingerprint
 from vjepa_lab.jepa import normalise
 from vjepa_lab.probes._auccess import auccess, by_chance, expected, first_solved, within
 from vjepa_lab.probes._extract import extract
-from vjepa_lab.probes._stats import Estimate, bootstrap
+from vjepa_lab.probes._stats import Estimate, accuracy
 from vjepa_lab.probes.surprise import Surprise
 from vjepa_lab.registry import PROBES
 
@@ -192,5 +192,4 @@ def _figures(prefix: str, attempt: Tensor) -> Iterator[tuple[str, Estimate]]:
 
 def _mean(value: Tensor) -> Estimate:
     """Mean over tasks (n,), with its interval over them."""
-    parts = torch.stack([value.double(), torch.ones(len(value), dtype=torch.float64)], 1)
-    return bootstrap(parts, torch.arange(len(value)), lambda s: s[:, 0] / s[:, 1])
+    return accuracy(value, torch.arange(len(value)))

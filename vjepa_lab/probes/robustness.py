@@ -223,9 +223,7 @@ class Robustness:
         out: dict[str, Transform | None] = {}
         for name, kind, severity, coherent in self._corruptions():
             out[name] = partial(_corrupted, kind, severity, coherent)
-        for name, kind, severity in self._occlusions():
-            fill: Fill = self.fill if kind == "temporal_dropout" else "mean"
-            out[name + ("" if fill == "mean" else _PREVIOUS)] = partial(_occluded, kind, severity, fill)
+        out |= {tag: change for _, tag, change in self._occlusions()}
         if "direction" in self.axes:
             out["reversed"] = partial(_retimed, "reverse")
             out |= {f"direction/{kind}": partial(_retimed, kind) for kind in TIMES}
@@ -253,18 +251,20 @@ class Robustness:
                 if metric == "top1":
                     yield "corruption/mce", _complement(value)
 
-    def _occlusions(self) -> Iterator[tuple[str, str, int]]:
+    def _occlusions(self) -> Iterator[tuple[str, str, Transform]]:
+        """Name, the tag of what is read for it, and what is done to the clips."""
         for kind in self.occlusions if "occlusion" in self.axes else []:
+            fill: Fill = self.fill if kind == "temporal_dropout" else "mean"
             for severity in range(1, len(LEVELS[kind]) + 1):
-                yield f"occlusion/{kind}/{severity}", kind, severity
+                name = f"occlusion/{kind}/{severity}"
+                yield name, name + ("" if fill == "mean" else _PREVIOUS), partial(_occluded, kind, severity, fill)
 
     def _occlusion(self, reads: Mapping[str, Read], classes: int) -> Iterator[tuple[str, Estimate]]:
         clean, every = reads[""], []
         nearest = neighbours(clean.x, clean.x, clean.unit, self.near)
         yield "occlusion/clean_neighbours", _stats.accuracy(consistency(nearest, clean.label), clean.unit)
-        for name, kind, _ in self._occlusions():
-            previous = self.fill == "previous" and kind == "temporal_dropout"
-            hidden = reads[name + (_PREVIOUS if previous else "")]
+        for name, tag, _ in self._occlusions():
+            hidden = reads[tag]
             every.append(hidden.right)
             yield from _named(name, retained(hidden.right, clean.right, clean.unit, classes))
             raw, centred = cosines(clean.x, hidden.x)
