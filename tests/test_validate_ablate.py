@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 
 from vjepa_lab.config import ConfigError
-from vjepa_lab.config_ablate import AblateConfig
+from vjepa_lab.config_ablate import AblateConfig, declared
 from vjepa_lab.merge import load
 from vjepa_lab.validate import validate
+from vjepa_lab.validate_ablate import probe_config
 
 TINY = str(Path(__file__).parent / "train/tiny.yaml")
 RANDOM, TUBE = ({"masks": [{"name": name, "ratio": 0.5}]} for name in ("random", "tube"))
@@ -101,3 +102,14 @@ def test_two_equal_arms_are_refused():
 )
 def test_a_mistake_is_told(fields, told):
     assert told in problems(**fields)
+
+
+def test_fields_of_the_probe_may_be_null_and_nested_and_an_arm_may_declare_nothing():
+    config = ablation(probe={"fps": None, "stride": 2, "load": {"heads": 2}}, probes=[{"name": "motion"}])
+    config.arms = {"random": RANDOM, "tube": {**TUBE, "differs": None}}
+    validate(config)
+    assert declared(config, "tube") == []
+    asked = probe_config(config)
+    assert (asked.fps, asked.stride, asked.load, asked.keep_features) == (None, 2, {"heads": 2}, False)
+    config.probe["keep_features"] = True
+    assert probe_config(config).keep_features

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, NamedTuple
 
 from vjepa_lab.config import ConfigError, PretrainConfig
-from vjepa_lab.merge import load, to_plain
+from vjepa_lab.merge import leaves, load, to_plain
 
 DIFFERS = "differs"
 "in an arm: what else it may differ in; all other keys of an arm are fields of the training"
@@ -120,7 +120,12 @@ def run_config(config: AblateConfig, arm: str, seed: int) -> PretrainConfig:
 
 def allowed(config: AblateConfig, arm: str) -> list[str]:
     """Fields and measures in which an arm may differ from the baseline."""
-    return [*config.compares, *(str(name) for name in config.arms[arm].get(DIFFERS) or [])]
+    return [*config.compares, *declared(config, arm)]
+
+
+def declared(config: AblateConfig, arm: str) -> list[str]:
+    """What an arm says that it differs in beside what is compared."""
+    return [str(name) for name in config.arms[arm].get(DIFFERS) or []]
 
 
 def differences(one: PretrainConfig, other: PretrainConfig) -> dict[str, tuple[Any, Any]]:
@@ -132,14 +137,7 @@ def differences(one: PretrainConfig, other: PretrainConfig) -> dict[str, tuple[A
 def flat(config: PretrainConfig) -> dict[str, Any]:
     """Every leaf of a configuration by its dotted name; a list is a leaf."""
 
-    def walk(node: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-        for key, value in node.items():
-            if isinstance(value, dict):
-                yield from walk(value, f"{prefix}{key}.")
-            else:
-                yield prefix + key, value
-
-    return dict(walk(to_plain(config), ""))
+    return dict(leaves(to_plain(config)))
 
 
 def covered(name: str, by: list[str]) -> bool:
@@ -150,8 +148,8 @@ def covered(name: str, by: list[str]) -> bool:
 def _of_arm(config: AblateConfig, arm: str) -> PretrainConfig:
     """What all runs of an arm have. Raises ConfigError, which names the place of a wrong field."""
     files = [config.base] if isinstance(config.base, str) else list(config.base)
-    shared = list(_arguments(PretrainConfig, config.changes))
-    own = list(_arguments(PretrainConfig, {k: v for k, v in config.arms[arm].items() if k != DIFFERS}))
+    shared = list(arguments(PretrainConfig, config.changes))
+    own = list(arguments(PretrainConfig, {k: v for k, v in config.arms[arm].items() if k != DIFFERS}))
     try:
         return load(PretrainConfig, files, [*shared, *own])
     except ConfigError as error:
@@ -168,12 +166,12 @@ def _of_seed(config: AblateConfig, arm: str, seed: int, own: PretrainConfig) -> 
     return run
 
 
-def _arguments(schema: type, changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+def arguments(schema: type, changes: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """``key=value`` arguments of nested changes; a mapping that is no block of the configuration is a value."""
     default = schema()
     for key, value in changes.items():
         block = getattr(default, str(key), None)
         if isinstance(value, Mapping) and is_dataclass(block):
-            yield from _arguments(type(block), value, f"{prefix}{key}.")
+            yield from arguments(type(block), value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}={json.dumps(value)}"

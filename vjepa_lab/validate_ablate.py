@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from vjepa_lab.config import ConfigError
-from vjepa_lab.config_ablate import DIFFERS, MEASURES, OWN, AblateConfig, Run, allowed, covered, differences, flat
+from vjepa_lab.config_ablate import (
+    DIFFERS,
+    MEASURES,
+    OWN,
+    AblateConfig,
+    Run,
+    allowed,
+    arguments,
+    covered,
+    declared,
+    differences,
+    flat,
+)
 from vjepa_lab.config_ablate import runs_of as _runs_of
 from vjepa_lab.config_probe import ProbeConfig
 from vjepa_lab.merge import load
@@ -109,9 +121,8 @@ def probe_config(config: AblateConfig) -> ProbeConfig:
     Raises:
         ConfigError: ``probe`` has a field that the verb has not.
     """
-    probe = load(ProbeConfig, [], [f"{name}={value}" for name, value in config.probe.items()])
+    probe = load(ProbeConfig, [], ["keep_features=false", *arguments(ProbeConfig, config.probe)])
     probe.probes, probe.plugins, probe.progress = config.probes, config.plugins, False
-    probe.keep_features = bool(config.probe.get("keep_features", False))
     return probe
 
 
@@ -123,7 +134,7 @@ def _differences(config: AblateConfig, runs: list[Run], problems: list[str]) -> 
     blocks = {name.rpartition(".")[0] for name in fields} - {""}
     known = [*fields, *sorted(blocks), *MEASURES]
     named = {"compares": config.compares}
-    named |= {f"arms.{arm}.{DIFFERS}": allowed(config, arm)[len(config.compares) :] for arm in by_arm}
+    named |= {f"arms.{arm}.{DIFFERS}": declared(config, arm) for arm in by_arm}
     for where, names in named.items():
         for name in names:
             if name not in known:
@@ -143,7 +154,7 @@ def _differences(config: AblateConfig, runs: list[Run], problems: list[str]) -> 
                     f"arms.{arm}: {name} is {got}, in the baseline {config.against} {expected}, and the comparison is "
                     f"about {', '.join(config.compares)}: set it equal, or declare arms.{arm}.{DIFFERS}: [{name}]"
                 )
-        for name in may[len(config.compares) :]:
+        for name in declared(config, arm):
             if name not in MEASURES and not any(covered(field, [name]) for field in found):
                 problems.append(f"arms.{arm}.{DIFFERS}: declares {name}, in which it equals {config.against}")
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from vjepa_lab import masks
 from vjepa_lab.ablate import measure
 from vjepa_lab.config_ablate import run_config
 from vjepa_lab.train.flops import step_flops_per_clip
@@ -87,9 +88,9 @@ def test_weights_of_a_checkpoint_are_the_origin_of_what_starts_from_it(tiny):
 
 def test_a_curriculum_is_counted_over_the_whole_training(tiny, monkeypatch):
     steps = []
-    plain = measure.masks.sample
+    plain = masks.sample
     monkeypatch.setattr(
-        measure.masks, "sample", lambda s, g, r, sight, k: steps.append(sight.step) or plain(s, g, r, sight, k)
+        masks, "sample", lambda s, g, r, sight, k, n: steps.append(sight.step) or plain(s, g, r, sight, k, n)
     )
     run = run_config(tiny(changes={"optim": {"steps": 100, "warmup": 0}}), "random", 0)
     measure.shape(run, draws=4, batches=[], timed=0)

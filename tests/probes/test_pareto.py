@@ -155,6 +155,7 @@ def test_an_encoder_without_such_a_layer_is_refused():
         ({"layers": [0, 0]}, r"layers: got \[0, 0\]"),
         ({"decode": {"frames": 8, "feed": "clip4"}}, "decode: got feed, frames, which pareto sets for both"),
         ({"inverse_dynamics": {"heads": ["mlp"]}}, "inverse_dynamics: got heads, which pareto sets"),
+        ({"inverse_dynamics": {"pair": "clip"}}, "inverse_dynamics.pair: got 'clip', which pareto does not encode"),
         ({"decode": {"stepz": 8}}, "probe 'decode'.*stepz"),
         ({"fit_clips": 0}, "fit_clips and test_clips: got 0 and 20"),
         ({"frames": 2}, "frames: got 2, expected at least 4"),

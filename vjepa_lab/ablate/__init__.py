@@ -27,7 +27,7 @@ from vjepa_lab.ablate import slurm
 from vjepa_lab.ablate.plan import Plan
 from vjepa_lab.ablate.results import Results
 from vjepa_lab.ablate.statistics import Mean, mean
-from vjepa_lab.config_ablate import MEASURES, AblateConfig
+from vjepa_lab.config_ablate import MEASURES, AblateConfig, declared
 from vjepa_lab.report.ablation import Ablation, Compared, Cost, Landing, ablation_page
 from vjepa_lab.report.page import Value
 from vjepa_lab.train.callbacks import STOPPED_BY_SIGNAL
@@ -155,7 +155,7 @@ def _equal(config: AblateConfig, plan: Plan) -> list[tuple[str, str]]:
     }
     for name, meaning in MEASURES.items():
         text = how.get(name, f"within {config.tolerance:.1%}, on {config.draws} batches of the training")
-        differing = [arm for arm in config.arms if name in config.arms[arm].get("differs", [])]
+        differing = [arm for arm in config.arms if name in declared(config, arm)]
         if differing:
             text += f"; not so, as declared: {', '.join(differing)}"
         rows.append((f"{name}: {meaning}", text))

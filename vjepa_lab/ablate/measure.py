@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from vjepa_lab import dist, masks
-from vjepa_lab.batch import Both, ClipBatch, Grid, MaskPair
+from vjepa_lab.batch import Both, ClipBatch
 from vjepa_lab.config import PretrainConfig
 from vjepa_lab.data.skips import Skips
-from vjepa_lab.data.transforms import normalize
 from vjepa_lab.features import fingerprint
 from vjepa_lab.train import checkpoints, starts
 from vjepa_lab.train.flops import step_flops_per_clip
@@ -124,20 +121,18 @@ def _draw(module: PretrainModule, size: int, draws: int) -> tuple[Counts, float,
     sums = torch.zeros(2, grid.t, dtype=torch.float64)
     ids, flops, seconds, drawn = torch.zeros(2, dtype=torch.float64), 0.0, [], 0
     for i, batch in enumerate(_batches(config, size, draws)):
-        clips, images = batch if isinstance(batch, Both) else (batch, None)
         step = i * config.optim.steps // draws
-        seen = clips._replace(clip=normalize(clips.clip.to(device)), event=clips.event.to(device))
+        seen = _shown(module, batch)
+        clips, images = seen if isinstance(seen, Both) else (seen, None)
         start = _now(device)
-        pairs = _pairs(module, seen, i, step, module.strategies, "masks", grid)
+        _, pairs = module.drawn(module.strategies, clips, i, "masks", taken=step)
         seconds.append(_now(device) - start)
         sizes = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
         flops += step_flops_per_clip(config, grid, sizes)
         if images is not None:
-            one = images._replace(clip=normalize(images.clip.to(device)), event=images.event.to(device))
-            still = Grid.of(*one.clip.shape[2:], tubelet=1, patch=config.encoder.patch)
-            parts = _pairs(module, one, i, step, module.image_strategies, "image masks", still)
+            still, parts = module.drawn(module.image_strategies, images, i, "image masks", taken=step)
             image_sizes = [(pair.context.shape[1], pair.target.shape[1]) for pair in parts]
-            flops += step_flops_per_clip(config, still, image_sizes) * len(one.key) / len(clips.key)
+            flops += step_flops_per_clip(config, still, image_sizes) * len(images.key) / len(clips.key)
         ids += torch.tensor(sizes, dtype=torch.float64).sum(0)
         for side, found in enumerate(zip(*pairs, strict=True)):
             for kept in found:
@@ -148,35 +143,17 @@ def _draw(module: PretrainModule, size: int, draws: int) -> tuple[Counts, float,
     return Counts(size, context, target, *share), flops / draws, statistics.median(seconds)
 
 
-def _pairs(
-    module: PretrainModule,
-    batch: ClipBatch,
-    index: int,
-    step: int,
-    strategies: list[masks.Strategy],
-    purpose: str,
-    grid: Grid,
-) -> list[MaskPair]:
-    """Masks as the training draws them for micro-batch ``index``, had it taken ``step`` steps."""
-    config, clip = module.config, batch.clip
-    rng = dist.rng(config.run.seed, index, batch=len(clip), device=clip.device, purpose=purpose)
-    fps = config.data.fps
-
-    @torch.no_grad()
-    def features() -> Tensor:
-        return module.jepa.target(clip)
-
-    event = batch.event[:, None] * fps if fps else None
-    sight = masks.Sight(clip=clip, step=step, steps=config.optim.steps, features=features, event=event)
-    return masks.sample(strategies, grid, rng, sight, config.keep)  # type: ignore[arg-type]
+def _shown(module: PretrainModule, batch: ClipBatch | Both) -> ClipBatch | Both:
+    """A batch as the training sees it, on the device of the module."""
+    device = module.device
+    parts = [p._replace(clip=p.clip.to(device), event=p.event.to(device)) for p in _parts(batch)]
+    return module.on_after_batch_transfer(Both(*parts) if len(parts) == 2 else parts[0], 0)
 
 
 def _timed(module: PretrainModule, steps: int) -> float:
     """Median time of a forward and a backward pass with their masks, after one that is not counted."""
     device, config = module.device, module.config
-    batch = next(_batches(config, config.data.batch, 1))
-    parts = [p._replace(clip=p.clip.to(device), event=p.event.to(device)) for p in _parts(batch)]
-    seen = module.on_after_batch_transfer(Both(*parts) if len(parts) == 2 else parts[0], 0)
+    seen = _shown(module, next(_batches(config, config.data.batch, 1)))
     seconds = []
     for i in range(steps + 1):
         start = _now(device)

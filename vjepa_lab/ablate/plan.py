@@ -18,7 +18,7 @@ from tqdm import tqdm
 from vjepa_lab import __version__
 from vjepa_lab.ablate import measure
 from vjepa_lab.config import ConfigError
-from vjepa_lab.config_ablate import MEASURES, AblateConfig, Run, allowed, flat, runs_of
+from vjepa_lab.config_ablate import MEASURES, AblateConfig, Run, allowed, declared, flat, runs_of
 
 _FORMAT = 1
 "of plan.json: raise it when what is measured changes"
@@ -121,12 +121,11 @@ def in_words(config: AblateConfig, plan: Plan) -> str:
             ]
         )
     seeds = ", ".join(map(str, config.seeds))
-    declared = {arm: allowed(config, arm)[len(config.compares) :] for arm in config.arms}
     lines = [
         f"ablate   {len(plan.runs)} runs: {len(config.arms)} arms x seeds {seeds}, into {config.out}",
         f"about    {', '.join(config.compares)}; all other fields are equal, and for every seed the initial weights "
         "and the clips",
-        *(f"         {arm} differs also in {', '.join(names)}" for arm, names in declared.items() if names),
+        *(f"         {a} differs also in {', '.join(n)}" for a in config.arms if (n := declared(config, a))),
         f"steps    {', '.join(sorted({str(n) for n in steps.values()}))} of {_batch(plan.runs[0])} clips",
         f"cost     {duration(total)} of processor or GPU time for the steps of all runs, without data and probes",
         f"probes   {', '.join(str(entry['name']) for entry in config.probes) or 'none'}",

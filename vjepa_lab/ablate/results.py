@@ -15,9 +15,8 @@ from typing import Any, NamedTuple
 from vjepa_lab.ablate.plan import Plan, aligned
 from vjepa_lab.ablate.runs import folder, measured
 from vjepa_lab.ablate.statistics import Mean, holm, mean, paired
-from vjepa_lab.config_ablate import AblateConfig, Run, allowed
+from vjepa_lab.config_ablate import AblateConfig, Run, declared
 from vjepa_lab.train.folder import read_metrics
-from vjepa_lab.train.strategy import device_count, device_kind
 
 ALPHA = 0.05
 
@@ -74,7 +73,7 @@ def collect(config: AblateConfig, runs: list[Run]) -> Results:
                 known = ", ".join(sorted({name for row in rows for name in row}))
                 raise ValueError(f"{folder(run)}/metrics.csv: no column {column}; there are: {known}")
             values.setdefault(column, {}).setdefault(run.arm, {})[run.seed] = last[-1]
-        seconds.setdefault(run.arm, []).append(_step_seconds(run, rows))
+        seconds.setdefault(run.arm, []).append(_step_seconds(rows))
         for row in rows:
             if "loss" in row:
                 curves.setdefault(run.arm, {}).setdefault(row["step"], []).append(row["loss"])
@@ -134,9 +133,8 @@ def sentences(config: AblateConfig, results: Results) -> list[str]:
                 f"show that there is none: differences of up to {most:.3f} are compatible with them."
             )
     said += [text for metric in results.values if (text := _against_untrained(config, results, metric))]
-    declared = {arm: allowed(config, arm)[len(config.compares) :] for arm in config.arms}
-    for arm, names in declared.items():
-        if names:
+    for arm in config.arms:
+        if names := declared(config, arm):
             said.append(
                 f"{arm} differs from {config.against} also in {', '.join(names)}: what it gains may be due to that."
             )
@@ -277,10 +275,7 @@ def _number(value: float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _step_seconds(run: Run, rows: list[dict[str, float]]) -> float:
+def _step_seconds(rows: list[dict[str, float]]) -> float:
     """Median time of a step over the rows of a run, the first left out; NaN without."""
-    trainer = run.config.trainer
-    processes = device_count(trainer, device_kind(trainer)) * trainer.nodes
-    clips = run.config.data.batch * trainer.accumulate * processes
-    rates = [row["clips/s"] for row in rows if row.get("clips/s")]
-    return plain.median(clips / rate for rate in rates[1:] or rates) if rates else math.nan
+    each = [row["samples"] / row["step"] / row["clips/s"] for row in rows if row.get("clips/s")]
+    return plain.median(each[1:] or each) if each else math.nan

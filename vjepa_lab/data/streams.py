@@ -146,8 +146,7 @@ class Stream:
         self.spec = self._spec(look)
         self.reader = SOURCES.build(demand.source).open(self.spec)
         self.name: str = self.reader.name
-        told = getattr(self.reader, "classes", None)
-        self.classes: list[str] | None = [str(i) for i in range(told)] if isinstance(told, int) else told
+        self.classes: list[str] | None = getattr(self.reader, "classes", None)
         "names of the labels, or their numbers; None: unknown"
         self.rows = self._rows()
         self.units = self._units(self.rows)

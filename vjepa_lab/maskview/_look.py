@@ -8,7 +8,6 @@ to what most of the picture does: the same as for the motion floor of ``interact
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from vjepa_lab.masks._interaction import Mix
 from vjepa_lab.masks._saliency import rgb, velocity
 from vjepa_lab.masks.interaction_blocks import MOVING
 from vjepa_lab.maskview._pixels import CONTEXT, TARGET, roles_of
+from vjepa_lab.merge import leaves
 from vjepa_lab.registry import MASKS, SOURCES
 
 FRAMES, CROP = 16, 256
@@ -224,12 +224,3 @@ def title_of(entry: dict[str, Any]) -> str:
     """The name of a strategy and the fields that are set."""
     fields = [f"{key} {value}" for key, value in leaves(entry) if key != "name"]
     return ", ".join([str(entry["name"]), *fields])
-
-
-def leaves(fields: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of fields in fields."""
-    for key, value in fields.items():
-        if isinstance(value, dict):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value

@@ -11,9 +11,9 @@ import numpy as np
 from vjepa_lab import __version__, report
 from vjepa_lab.config_masks import MasksConfig
 from vjepa_lab.maskview import _pixels
-from vjepa_lab.maskview._look import Shot, View, leaves, percent
+from vjepa_lab.maskview._look import Shot, View, percent
 from vjepa_lab.maskview._sheet import resized
-from vjepa_lab.merge import to_plain
+from vjepa_lab.merge import leaves, to_plain
 from vjepa_lab.registry import MASKS
 from vjepa_lab.report import Html, Point, Section, Series
 from vjepa_lab.report.page import number

@@ -108,6 +108,8 @@ class Pareto:
             taken = sorted(set(getattr(self, part)) & known)
             if taken:
                 problems.append(f"{part}: got {', '.join(taken)}, which pareto sets for both; give it beside {part}")
+        if self.inverse_dynamics.get("pair") == "clip":
+            problems.append("inverse_dynamics.pair: got 'clip', which pareto does not encode; expected concat or diff")
         if problems:
             raise ValueError("probe pareto: " + "; ".join(problems))
         shared = {name: getattr(self, name) for name in _SHARED}

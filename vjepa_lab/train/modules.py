@@ -93,21 +93,34 @@ class PretrainModule(StepModule):
         self, strategies: list[Strategy], batch: ClipBatch, step: int, purpose: str, notes: dict[str, Tensor]
     ) -> list[MaskPair]:
         """Mask pairs of a batch of clips, or of images; what they cost is added to ``flops_per_sample``."""
+        grid, pairs = self.drawn(strategies, batch, step, purpose, taken=self.global_step, notes=notes)
+        counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
+        self.flops_per_sample += len(batch.clip) * step_flops_per_clip(self.config, grid, counts)
+        return pairs
+
+    def drawn(
+        self,
+        strategies: list[Strategy],
+        batch: ClipBatch,
+        index: int,
+        purpose: str,
+        *,
+        taken: int,
+        notes: dict[str, Tensor] | None = None,
+    ) -> tuple[Grid, list[MaskPair]]:
+        """The grid of micro-batch ``index``, and its mask pairs where ``taken`` steps have been made."""
         clip, encoder = batch.clip, self.config.encoder
         grid = Grid.of(*clip.shape[2:], tubelet=min(encoder.tubelet, clip.shape[2]), patch=encoder.patch)
-        rng = dist.rng(self.config.run.seed, step, batch=len(clip), device=clip.device, purpose=purpose)
+        rng = dist.rng(self.config.run.seed, index, batch=len(clip), device=clip.device, purpose=purpose)
         fps = self.config.data.fps
         sight = masks.Sight(
             clip=clip,
-            step=self.global_step,
+            step=taken,
             steps=self.config.optim.steps,
             features=lambda: self._target_features(clip),
             event=batch.event[:, None] * fps if fps else None,
         )
-        pairs = masks.sample(strategies, grid, rng, sight, self.config.keep, notes)  # type: ignore[arg-type]
-        counts = [(pair.context.shape[1], pair.target.shape[1]) for pair in pairs]
-        self.flops_per_sample += len(clip) * step_flops_per_clip(self.config, grid, counts)
-        return pairs
+        return grid, masks.sample(strategies, grid, rng, sight, self.config.keep, notes)  # type: ignore[arg-type]
 
     @torch.no_grad()
     def _target_features(self, clip: Tensor) -> Tensor:

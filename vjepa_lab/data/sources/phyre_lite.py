@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from vjepa_lab.batch import Sample
 from vjepa_lab.data.clips import ClipSpec
 from vjepa_lab.data.render import CHECKS, PLAIN, RINGS, Look, draw_look, render
-from vjepa_lab.data.sources._phyre_world import TEMPLATES, Room, goals, task
+from vjepa_lab.data.sources._phyre_world import TEMPLATES, Room, Tried, goals, task
 from vjepa_lab.dist import derive
 from vjepa_lab.registry import SOURCES
 
@@ -94,18 +94,6 @@ class PhyreLite:
         return PhyreLiteReader(self, spec)
 
 
-class _Made(NamedTuple):
-    """What is to be shown of a task: n clips."""
-
-    room: Room
-    path: NDArray[np.float64]
-    "(n, F, K, 2)"
-    action: NDArray[np.float64]
-    "(n, 3)"
-    solved: NDArray[np.bool_]
-    "(n,)"
-
-
 class PhyreLiteReader:
     """Clips by number."""
 
@@ -162,12 +150,17 @@ def paint(room: Room, path: NDArray[np.float64], radius: float, side: int) -> ND
 
 
 @lru_cache(maxsize=_KEPT)
-def _made(template: str, number: int, seed: int, actions: int, solving: int, frames: int, step: float) -> _Made:
+def _tried(template: str, number: int, seed: int, actions: int, frames: int, step: float) -> Tried:
+    return task(template, number, seed, actions=actions, frames=frames, step=step)
+
+
+@lru_cache(maxsize=_KEPT)
+def _made(template: str, number: int, seed: int, actions: int, solving: int, frames: int, step: float) -> Tried:
     """A task, with all its actions, or with so many others that solve it."""
-    tried = task(template, number, seed, actions=actions, frames=frames, step=step)
+    tried = _tried(template, number, seed, actions, frames, step)
     if not solving:
-        return _Made(tried.room, tried.path, tried.action, tried.solved)
+        return tried
     key = derive(template, number, seed)
     path, radius = goals(tried, solving, key, frames=frames, step=step)
     action = np.concatenate([path[:, 0, -1], radius[:, None]], 1)
-    return _Made(tried.room, path, action, np.ones(solving, dtype=bool))
+    return tried._replace(path=path, action=action, solved=np.ones(solving, dtype=bool))

@@ -153,7 +153,7 @@ class SyntheticReader:
     def __init__(self, config: Synthetic, *, frames: int, height: int, width: int, fps: float) -> None:
         self.config = config
         self.frames, self.height, self.width, self.fps = frames, height, width, fps
-        self.classes = CLASSES[config.label]
+        self.classes = [str(number) for number in range(CLASSES[config.label])]
         self._mass, self._mass_spread, self._radius = _identities(config.discs)
 
     def __len__(self) -> int:
