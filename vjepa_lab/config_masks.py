@@ -67,6 +67,11 @@ class MasksConfig:
     plugins: list[str] = field(default_factory=list)
     "modules to import first, with masks of your own"
 
+    @property
+    def at(self) -> int:
+        """The step that is drawn."""
+        return self.steps if self.step is None else self.step
+
     def entries(self) -> list[dict[str, Any]]:
         """All strategies as entries of the registry."""
         names = [name.strip() for name in self.strategy.split(",") if name.strip()]

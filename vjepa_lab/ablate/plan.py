@@ -19,6 +19,7 @@ from vjepa_lab import __version__
 from vjepa_lab.ablate import measure
 from vjepa_lab.config import ConfigError
 from vjepa_lab.config_ablate import MEASURES, AblateConfig, Run, allowed, declared, flat, runs_of
+from vjepa_lab.probes._verb import aligned
 
 _FORMAT = 1
 "of plan.json: raise it when what is measured changes"
@@ -138,12 +139,6 @@ def in_words(config: AblateConfig, plan: Plan) -> str:
         rows += [[arm, *(f"{c.context:.1f}, {c.target:.1f}" for c in s.counts)] for arm, s in plan.shapes.items()]
         lines += aligned(rows)
     return "\n".join(lines)
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table with columns of equal width."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def duration(seconds: float) -> str:

@@ -12,10 +12,11 @@ import statistics as plain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from vjepa_lab.ablate.plan import Plan, aligned
+from vjepa_lab.ablate.plan import Plan
 from vjepa_lab.ablate.runs import folder, measured
 from vjepa_lab.ablate.statistics import Mean, holm, mean, paired
 from vjepa_lab.config_ablate import AblateConfig, Run, declared
+from vjepa_lab.probes._verb import aligned
 from vjepa_lab.train.folder import read_metrics
 
 ALPHA = 0.05

@@ -165,7 +165,7 @@ def read(config: MasksConfig, frames: int, crop: int) -> Shot:
 
 def views(entry: dict[str, Any], shot: Shot, config: MasksConfig, encoder: FrozenEncoder | None) -> list[View]:
     """Masks of one strategy, as the first micro-batch of the step would have them."""
-    strategy, step = MASKS.build(entry), config.steps if config.step is None else config.step
+    strategy, step = MASKS.build(entry), config.at
     rng = dist.rng(config.seed, step, batch=config.draws)
     clip = normalize(shot.frames[None]).expand(config.draws, -1, -1, -1, -1)
 

@@ -39,7 +39,7 @@ _HEAD = [
 
 def mask_page(shot: Shot, views: list[View], config: MasksConfig) -> str:
     """The whole document."""
-    step = config.steps if config.step is None else config.step
+    step = config.at
     facts = {
         "clip": shot.name,
         "frames": f"{shot.frames.shape[1]} of {shot.frames.shape[2]} x {shot.frames.shape[3]} pixels",

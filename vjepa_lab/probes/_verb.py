@@ -239,11 +239,16 @@ def _in_words(records: list[dict[str, Any]], out: Path, bad: int) -> str:
         span = "" if r["low"] is None else f"[{r['low']:.3f}, {r['high']:.3f}]"
         values = [_figure(known.get(name, {}).get("value")) for name in others]
         rows.append([f"{r['probe']}/{r['metric']}", _figure(r["value"]), span, str(r["units"]), *values])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = aligned(rows)
     if bad:
         lines.append(f"{bad} files could not be read; each and its reason: {out / 'bad_samples.jsonl'}")
     return "\n".join([*lines, f"records: {out / 'results.jsonl'}"])
+
+
+def aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table with columns of equal width."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _others(records: list[dict[str, Any]]) -> list[str]:

@@ -114,8 +114,7 @@ def _seeds(found: Ablation) -> Html:
 def _compared(rows: Sequence[Compared]) -> Html:
     cells = []
     for c in rows:
-        clear = c.difference.bounded and (c.difference.low > 0 or c.difference.high < 0)
-        shown = interval(c.difference, bold=clear, signed=True)
+        shown = interval(c.difference, bold=c.difference.clear, signed=True)
         cells.append([c.metric, f"{c.arm} − {c.other}", shown, c.p, c.corrected])
     caption = (
         "Paired differences, seed by seed, with Student's 95 % interval; bold where it leaves out 0. Corrected p: "

@@ -75,6 +75,11 @@ class Value(NamedTuple):
         """Whether there is an interval."""
         return math.isfinite(self.low) and math.isfinite(self.high)
 
+    @property
+    def clear(self) -> bool:
+        """Whether there is an interval that leaves out 0."""
+        return self.bounded and (self.low > 0 or self.high < 0)
+
 
 class Section(NamedTuple):
     """A part of a page under a heading."""

@@ -132,8 +132,7 @@ def arms(
             cell = interval(found[metric]) if metric in found else Html("")
             change = (differences or {}).get(arm, {}).get(metric)
             if change is not None:
-                clear = change.bounded and (change.low > 0 or change.high < 0)
-                cell = Html(f"{cell}<br>{interval(change, bold=clear, signed=True)}")
+                cell = Html(f"{cell}<br>{interval(change, bold=change.clear, signed=True)}")
             row.append(cell)
         rows.append(row)
     below = f"Below each value: paired difference to {reference}, bold where its interval leaves out 0."
