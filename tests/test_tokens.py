@@ -7,7 +7,7 @@ import torch
 
 from vjepa_lab.batch import Grid
 from vjepa_lab.data import transforms
-from vjepa_lab.tokens import IMAGENET, Features, Statistics, pooled, window_starts
+from vjepa_lab.tokens import IMAGENET, Features, Statistics, pool_cells, pooled, window_starts
 
 
 def test_averages_are_those_of_a_loop_over_tokens():
@@ -21,6 +21,27 @@ def test_averages_are_those_of_a_loop_over_tokens():
     assert torch.equal(pooled(features, "none"), tokens)
     with pytest.raises(ValueError, match="pool: got 'max', expected mean, tubelet or none"):
         pooled(features, "max")  # type: ignore[arg-type]
+
+
+def test_pooling_averages_tokens_of_one_tubelet_and_region():
+    grid = Grid(2, 4, 4)
+    tokens = torch.arange(32.0).view(1, 32, 1)
+    regions = pool_cells(Features(tokens, grid), 2)
+    assert regions.shape == (1, 2, 4)
+    assert regions[0, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
+    assert regions[0, 1].tolist() == [18.5, 20.5, 26.5, 28.5]
+    assert torch.equal(pool_cells(Features(tokens, grid), 9), tokens.view(1, 2, 16))
+
+
+def test_means_stay_apart_by_region_where_cells_are_asked_for():
+    grid = Grid(3, 4, 4)
+    features = Features(torch.randn(2, grid.n, 5, generator=torch.Generator().manual_seed(0)), grid)
+    regions = pool_cells(features, 2)
+    assert torch.equal(pooled(features, "tubelet", 2), regions)
+    assert torch.equal(pooled(features, "mean", 2), regions.mean(1))
+    for pool in ("mean", "tubelet"):
+        assert torch.equal(pooled(features, pool, 1), pooled(features, pool))
+        torch.testing.assert_close(pooled(features, pool, 2).unflatten(-1, (5, 4)).mean(-1), pooled(features, pool))
 
 
 @pytest.mark.parametrize(

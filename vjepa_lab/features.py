@@ -188,10 +188,10 @@ class FrozenEncoder(nn.Module):
         last, tapped = self._encode(clip, inner)
         return {i: last if i == -1 else tapped[i] for i in layers}
 
-    def pool(self, features: Features, pool: Pool) -> Tensor:
-        """Average tokens, see ``tokens.pooled``; a network may say how its own are put together."""
+    def pool(self, features: Features, pool: Pool, cells: int = 1) -> Tensor:
+        """Average tokens, see ``tokens.pooled``; a network may say how its own are put together, whatever ``cells``."""
         own = getattr(self.encoder, "pool", None)
-        return pooled(features, pool) if own is None else own(features, pool)
+        return pooled(features, pool, cells) if own is None else own(features, pool)
 
     def pooled(self, clip: Tensor, pool: Pool = "mean") -> Tensor:
         """Features of a clip averaged over all tokens (B, D), over each tubelet (B, t, D), or not at all (B, N, D)."""

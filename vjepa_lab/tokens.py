@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from vjepa_lab.batch import Grid
 
@@ -70,15 +71,32 @@ class Statistics(NamedTuple):
 IMAGENET = Statistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
-def pooled(features: Features, pool: Pool) -> Tensor:
+def pooled(features: Features, pool: Pool, cells: int = 1) -> Tensor:
     """Tokens (B, N, D) averaged over all of them (``mean``: (B, D)), over the tokens of each tubelet (``tubelet``:
-    (B, t, D)), or left as they are (``none``)."""
+    (B, t, D)), or left as they are (``none``).
+
+    Args:
+        cells: average within each of at most cells x cells regions only, and put these side by side (D * R in place of
+            D): what is known of places survives.
+    """
     if pool not in ("mean", "tubelet", "none"):
         raise ValueError(f"pool: got '{pool}', expected mean, tubelet or none")
     tokens, grid = features
+    if cells > 1 and pool != "none":
+        regions = pool_cells(features, cells)
+        return regions.mean(1) if pool == "mean" else regions
     if pool == "mean":
         return tokens.mean(1)
     return tokens.unflatten(1, (grid.t, -1)).mean(2) if pool == "tubelet" else tokens
+
+
+def pool_cells(features: Features, cells: int) -> Tensor:
+    """Average tokens (B, N, D) of each tubelet over at most cells x cells regions: (B, t, D * R)."""
+    tokens, grid = features
+    b, _, d = tokens.shape
+    planes = tokens.reshape(b * grid.t, grid.h, grid.w, d).permute(0, 3, 1, 2)
+    regions = F.adaptive_avg_pool2d(planes, (min(cells, grid.h), min(cells, grid.w)))
+    return regions.reshape(b, grid.t, -1)
 
 
 def window_starts(total: int, frames: int, stride: int, last: Last = "shift") -> tuple[int, ...]:

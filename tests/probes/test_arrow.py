@@ -94,6 +94,25 @@ def test_layers_are_chosen_on_held_out_videos_and_reported_each():
     assert got["accuracy"] == got["output/accuracy"]
 
 
+class Slowing(Frames):
+    """How much more changes at the beginning than at the end: as it is in the upper half of the picture, and its
+    negative in the lower one."""
+
+    width = 1
+
+    def forward(self, clip, taps):
+        change = clip.diff(dim=2).abs().mean((1, 3, 4))
+        fall = (change[:, 0] - change[:, -1])[:, None, None] * self.scale
+        both = Features(torch.cat([fall, -fall], 1), Grid(1, 2, 1))
+        return both, dict.fromkeys(taps, both)
+
+
+def test_what_cancels_over_the_picture_is_kept_in_cells():
+    encoder = frozen(Slowing(blind=False))
+    assert measured(encoder)["accuracy"].value == pytest.approx(0.5, abs=0.01)
+    assert measured(encoder, Arrow(fit_clips=80, test_clips=40, batch=20, cells=2))["accuracy"].value > 0.8
+
+
 def test_a_constant_knows_nothing():
     assert measured(control("constant", frozen(Frames(blind=False))))["accuracy"].value == 0.5
 
@@ -109,6 +128,7 @@ def test_splits_share_no_video():
     [
         ({"fit_clips": 0}, "fit_clips and test_clips: got 0 and 256"),
         ({"spread": True, "fps": 4.0}, "fps: got 4.0 with"),
+        ({"cells": 0}, "cells: got 0"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(fields, message):

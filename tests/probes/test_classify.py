@@ -84,6 +84,7 @@ CASES = {
     "attentive, two blocks": {"depth": 2, "lrs": [3e-3]},
     "linear": {"head": "linear", "lrs": [1e-1]},
     "knn": {"head": "knn"},
+    "linear, cells": {"head": "linear", "lrs": [1e-1], "cells": 2},
     "streamed": {"depth": 1, "features": "stream"},
     "raced": {"depth": 1, "race": True, "lrs": [1e-2, 1e-3, 1e-5], "wds": [0.1, 0.01]},
     "several layers and views": {"depth": 1, "layers": [0, -1], "segments": 2, "views": 3},
@@ -296,6 +297,8 @@ def test_streamed_features_cannot_be_shuffled_and_need_to_know_the_classes(sourc
         ({"segments": 0}, "segments: got 0"),
         ({"fit_clips": 0}, "fit_clips and test_clips: got 0 and 512"),
         ({"lrs": []}, "lrs"),
+        ({"cells": 2}, "cells: got 2 for an attentive head"),
+        ({"cells": 0}, "cells: got 0"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(fields, words):

@@ -164,6 +164,21 @@ class Coarse(nn.Module):
         return layers[1], {i: layers[i] for i in taps}
 
 
+class Patches(nn.Module):
+    """One token per patch of 4 px, its colours in the first and in the last frame of a clip."""
+
+    width, depth, tubelet, statistics = 6, 1, 2, IMAGENET
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, clip: Tensor, taps: list[int]):
+        ends = F.avg_pool2d(torch.cat([clip[:, :, 0], clip[:, :, -1]], 1), 4) * self.one
+        found = Features(ends.flatten(2).transpose(1, 2), Grid(1, *ends.shape[2:]))
+        return found, dict.fromkeys(taps, found)
+
+
 def run(probe: InverseDynamics, encoder: nn.Module, size: int = 40, batch: int = 16) -> dict[str, float]:
     frozen = FrozenEncoder(encoder=encoder, frames=probe.frames, crop=size)
     look = Look(frames=probe.frames, crop=size)
@@ -195,6 +210,14 @@ def test_the_action_of_a_driven_disc_is_read_from_two_frames_and_not_from_one(se
     assert seen["image_difference"] > 0.1
     assert -0.05 < seen["constant"] <= 0
     assert seen["ridge/noise_015"] < seen["ridge/r2"]
+
+
+@pytest.mark.parametrize("pair", ["concat", "clip"])
+def test_the_motion_of_a_patch_is_lost_in_the_mean_over_a_picture_and_kept_in_cells(pair):
+    assert run(disc(pair=pair, controls=False), Patches())["ridge/r2"] < 0.05
+    kept = run(disc(pair=pair, cells=10), Patches())
+    assert kept["ridge/r2"] > 0.3
+    assert kept["ridge/shuffled_pair"] < kept["ridge/r2"] - 0.1
 
 
 def test_a_blind_encoder_scores_nothing():
@@ -294,6 +317,7 @@ def test_actions_of_the_wrong_pictures_are_refused_before_anything_is_fitted(tmp
         ({"heads": ["svm"]}, r"heads: got \['svm'\], expected some of ridge, mlp"),
         ({"fit_clips": 0}, "fit_clips and test_clips: got 0 and 256"),
         ({"seeds": 0}, "seeds and steps: got 0 and 3000"),
+        ({"cells": 0}, "cells: got 0, expected at least 1"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(fields, message):

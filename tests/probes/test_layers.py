@@ -99,9 +99,24 @@ class Sharpening(nn.Module):
         return blind, {i: layers[i] for i in taps}
 
 
-def run(size: int = 32, **fields) -> dict[str, float]:
+class Patches(nn.Module):
+    """One token per patch of 4 px and tubelet, its mean colour: only the token's own place tells where a thing is."""
+
+    width, depth, tubelet, statistics = 3, 1, 2, IMAGENET
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, clip: Tensor, taps: list[int]):
+        tokens = self.one * F.avg_pool3d(clip, (2, 4, 4))
+        found = Features(tokens.flatten(2).transpose(1, 2), Grid(*tokens.shape[2:]))
+        return found, dict.fromkeys(taps, found)
+
+
+def run(size: int = 32, encoder: type[nn.Module] = Sharpening, **fields) -> dict[str, float]:
     probe = PROBES.build({"name": "layers", "fit_clips": 300, "test_clips": 100, "frames": 4, "batch": 25, **fields})
-    frozen = FrozenEncoder(encoder=Sharpening(), frames=4, crop=size)
+    frozen = FrozenEncoder(encoder=encoder(), frames=4, crop=size)
     streams = {name: Stream(d, Look(frames=4, crop=size), batch=probe.batch) for name, d in probe.demands().items()}
     return {name: value.value for name, value in probe.run(frozen, streams)}
 
@@ -117,6 +132,13 @@ def test_truth_is_found_at_the_layer_that_shows_it(pool):
     assert found["layer01/r2"] > 0.6
     assert found["layer01/r2"] > max(found["layer02/r2"], found["layer00/r2"])
     assert -0.05 < found["output/r2"] <= 0
+
+
+@pytest.mark.parametrize("pool", ["mean", "tubelet"])
+def test_places_are_lost_in_the_mean_over_a_picture_and_kept_in_that_over_cells(pool):
+    fields = {"source": WORLD, "target": "position", "pool": pool, "encoder": Patches}
+    assert run(**fields)["best"] < 0.1
+    assert run(**fields, cells=4)["best"] > 0.5
 
 
 def test_actions_are_found_at_the_layer_that_shows_them():
@@ -141,6 +163,7 @@ def test_labels_of_a_source_are_probed():
         ({"robot": {"name": "droid"}}, "target: got 'velocity' of a robot, expected action"),
         ({"target": "action", "frames": 3}, "frames: got 3, expected at least 4"),
         ({"fit_clips": 0}, "fit_clips and test_clips: got 0 and 512"),
+        ({"cells": 0}, "cells: got 0, expected at least 1"),
     ],
 )
 def test_settings_that_mean_nothing_are_named(fields, message):

@@ -7,7 +7,7 @@ from torch import nn
 from vjepa_lab.batch import Grid
 from vjepa_lab.data.streams import Demand, Look, Stream
 from vjepa_lab.features import FrozenEncoder
-from vjepa_lab.probes.motion import Motion, pool_cells, state_per_tubelet
+from vjepa_lab.probes.motion import Motion, state_per_tubelet
 from vjepa_lab.tokens import IMAGENET, Features
 
 LOOK = Look(frames=8, crop=32)
@@ -50,16 +50,6 @@ def test_an_informed_encoder_scores_one_and_a_blind_one_nothing(informed, low, h
 def test_the_three_splits_are_disjoint():
     ranges = [set(range(d.first, d.first + d.count)) for d in PROBE.demands().values()]
     assert sum(map(len, ranges)) == len(set.union(*ranges)) == 310
-
-
-def test_pooling_averages_tokens_of_one_tubelet_and_region():
-    grid = Grid(2, 4, 4)
-    tokens = torch.arange(32.0).view(1, 32, 1)
-    pooled = pool_cells(Features(tokens, grid), 2)
-    assert pooled.shape == (1, 2, 4)
-    assert pooled[0, 0].tolist() == [2.5, 4.5, 10.5, 12.5]
-    assert pooled[0, 1].tolist() == [18.5, 20.5, 26.5, 28.5]
-    assert torch.equal(pool_cells(Features(tokens, grid), 9), tokens.view(1, 2, 16))
 
 
 def one_batch():

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from vjepa_lab.probes._heads import Head
-from vjepa_lab.probes._sweep import Memory, Plan, Rows, Trial, best, carve, ranked, sweep, within
+from vjepa_lab.probes._sweep import Memory, Plan, Rows, Trial, best, ranked, sweep, within
 
 C, N, D = 4, 64, 32
 SMALL = Head("attentive", D, {"label": C}, depth=1, heads=4)
@@ -205,20 +205,6 @@ def test_every_row_is_measured_whatever_the_batch(n):
     found = swept.measure(Memory(x, y, batch=8), correct)["correct"]
     assert found.shape == (n, 2)
     assert torch.equal(found, swept.measure(Memory(x, y, batch=n), correct)["correct"])
-
-
-def test_selection_holds_out_whole_videos():
-    unit = torch.arange(50).repeat_interleave(3)
-    held = carve(unit, 0.1, seed=0)
-    assert held.sum() == 15
-    assert not set(unit[held].tolist()) & set(unit[~held].tolist())
-    assert torch.equal(held, carve(unit, 0.1, seed=0))
-    assert not torch.equal(held, carve(unit, 0.1, seed=1))
-    assert carve(torch.tensor([0, 1]), 0.1, 0).sum() == 1
-    with pytest.raises(ValueError, match="got 1 videos to train on"):
-        carve(torch.zeros(9), 0.1, 0)
-    with pytest.raises(ValueError, match=r"got 1\.5"):
-        carve(unit, 1.5, 0)
 
 
 @pytest.mark.parametrize(

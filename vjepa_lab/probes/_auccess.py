@@ -38,11 +38,11 @@ def first_solved(score: Tensor, solved: Tensor) -> Tensor:
     return hits[0].double() + 1 if len(hits) else torch.tensor(torch.inf, dtype=torch.float64)
 
 
-def by_chance(solving: int, actions: int, *, most: int = ATTEMPTS) -> Tensor:
-    """Chance that one of the first k attempts solves a task, float64 (most,) for k = 1 .. ``most``, if the actions,
+def by_chance(solving: int, actions: int) -> Tensor:
+    """Chance that one of the first k attempts solves a task, float64 (ATTEMPTS,) for k = 1 ..., if the actions,
     so many of which solve it, are tried in a random order. For many actions it is 1 - (1 - solving / actions)^k.
     """
-    k = torch.arange(most, dtype=torch.float64)
+    k = torch.arange(ATTEMPTS, dtype=torch.float64)
     miss = ((actions - solving - k).clamp_min(0) / (actions - k).clamp_min(1)).where(k < actions, 1.0)
     return 1 - miss.cumprod(0)
 

@@ -58,6 +58,7 @@ def extract(
     *,
     layers: Sequence[int] = (),
     pool: Pool | Callable[[Features], Tensor] = "mean",
+    cells: int = 1,
     transform: Transform | None = None,
     targets: Callable[[Any], dict[str, Tensor]] | None = None,
     measure: Callable[[Tensor], Tensor] | None = None,
@@ -68,6 +69,7 @@ def extract(
     Args:
         layers: blocks (from 0); empty: the output of the encoder, under -1. -1 may be among them.
         pool: mean (n, D), tubelet (n, t, D), none (n, N, D), or a function of ``Features``.
+        cells: of a pool by name: averages stay apart by regions of the picture, see ``tokens.pooled``.
         transform: changes clips before they are encoded.
         targets: further targets of a batch, beside its own.
         measure: what to make of clips (B, 3, F, H, W) in place of features, (B, ...); it stands under -1.
@@ -77,7 +79,9 @@ def extract(
         ValueError: nothing could be read, or there is no such layer.
     """
     versions = {tag: transform}
-    return extract_each(encoder, stream, versions, layers=layers, pool=pool, targets=targets, measure=measure)[tag]
+    return extract_each(
+        encoder, stream, versions, layers=layers, pool=pool, cells=cells, targets=targets, measure=measure
+    )[tag]
 
 
 def extract_each(
@@ -87,6 +91,7 @@ def extract_each(
     *,
     layers: Sequence[int] = (),
     pool: Pool | Callable[[Features], Tensor] = "mean",
+    cells: int = 1,
     targets: Callable[[Any], dict[str, Tensor]] | None = None,
     measure: Callable[[Tensor], Tensor] | None = None,
 ) -> dict[str, Table]:
@@ -94,7 +99,7 @@ def extract_each(
     for tag, transform in transforms.items():
         assert tag or not any(map(callable, (pool, transform, targets, measure))), "functions need a tag"
     layers = [*layers] or [-1]
-    named = "function" if callable(pool) else pool
+    named = "function" if callable(pool) else pool if cells == 1 else f"{pool} {cells} cells"
     tables: dict[str, Table] = {}
     kept: dict[str, Path] = {}
     if stream.cache and dist.world() == 1:
@@ -103,7 +108,8 @@ def extract_each(
         tables = {tag: _read(path) for tag, path in kept.items() if path.is_file()}
     missing = {tag: transform for tag, transform in transforms.items() if tag not in tables}
     if missing:
-        made = _encode(encoder, stream, layers, pool, list(missing.values()), targets, measure)
+        put = pool if callable(pool) else lambda features: encoder.pool(features, pool, cells)
+        made = _encode(encoder, stream, layers, put, list(missing.values()), targets, measure)
         for tag, table in zip(missing, made, strict=True):
             tables[tag] = table
             if tag in kept:
@@ -159,7 +165,7 @@ def _encode(
     encoder: FrozenEncoder,
     stream: Stream,
     layers: Sequence[int],
-    pool: Pool | Callable[[Features], Tensor],
+    pool: Callable[[Features], Tensor],
     transforms: Sequence[Transform | None],
     more: Callable[[Any], dict[str, Tensor]] | None,
     measure: Callable[[Tensor], Tensor] | None,
@@ -182,7 +188,7 @@ def _encode(
             else:
                 for layer, features in encoder.layers(shown, layers).items():
                     rows.grid = features.grid
-                    found[layer] = pool(features) if callable(pool) else encoder.pool(features, pool)
+                    found[layer] = pool(features)
             found = {
                 k: x.float().unflatten(0, clip.shape[:2]) if clip.ndim == 6 else x.float() for k, x in found.items()
             }
@@ -248,10 +254,10 @@ def _write(path: Path, table: Table) -> None:
     tensors = {f"x.{layer}": x for layer, x in table.x.items()} | {f"y.{name}": y for name, y in table.y.items()}
     tensors["unit"] = table.unit
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
+    half = path.with_suffix(".partial")
     note = {"key": json.dumps(table.key), "grid": json.dumps(table.grid), "skipped": json.dumps(table.skipped)}
-    save_file({name: x.contiguous() for name, x in tensors.items()}, partial, metadata=note)
-    partial.replace(path)  # a stop in between leaves no half of a file under its name
+    save_file({name: x.contiguous() for name, x in tensors.items()}, half, metadata=note)
+    half.replace(path)  # a stop in between leaves no half of a file under its name
 
 
 def _read(path: Path) -> Table:

@@ -71,6 +71,7 @@ def read(
     *,
     layers: Sequence[int],
     robot: dict[str, Any] | None,
+    cells: int = 1,
     corruption: str = "",
 ) -> Pairs:
     """Frames, pixels and actions of a split. A collective call.
@@ -78,6 +79,7 @@ def read(
     Args:
         layers: blocks (from 0); -1: the output of the encoder.
         robot: description of the robot; None: clips whose truth has ``action``.
+        cells: tokens are averaged within cells x cells regions, which stay apart, see ``tokens.pooled``.
         corruption: a type of the corruption library, applied to the frames before they are encoded.
 
     Raises:
@@ -92,11 +94,11 @@ def read(
 
     def beside(features: Features) -> Tensor:
         """Mean features of every frame (B, F, D), and its pixels behind them."""
-        x = encoder.pool(features, "mean").float()
+        x = encoder.pool(features, "mean", cells).float()
         pixels = seen[0]
         return torch.cat([x.unflatten(0, pixels.shape[:2]), pixels.to(x.device)], 2)
 
-    table = extract(encoder, stream, layers=layers, pool=beside, transform=single, tag=f"frames {corruption}")
+    table = extract(encoder, stream, layers=layers, pool=beside, transform=single, tag=f"frames {cells} {corruption}")
     if robot is not None:
         description = robots.of(robot)
         names = Names(description.action_names, description.groups)
@@ -124,7 +126,13 @@ def read(
 
 
 def read_clips(
-    encoder: FrozenEncoder, stream: Stream, *, layers: Sequence[int], shuffled: bool = False, corruption: str = ""
+    encoder: FrozenEncoder,
+    stream: Stream,
+    *,
+    layers: Sequence[int],
+    cells: int = 1,
+    shuffled: bool = False,
+    corruption: str = "",
 ) -> dict[int, Tensor]:
     """Features of every pair encoded as a clip of two frames, by layer: (n, F - 1, D). A collective call.
 
@@ -151,9 +159,9 @@ def read_clips(
         return two.transpose(1, 2).flatten(0, 1).repeat_interleave(encoder.tubelet // 2, 2)
 
     def mean(features: Features) -> Tensor:
-        return encoder.pool(features, "mean").unflatten(0, shape)
+        return encoder.pool(features, "mean", cells).unflatten(0, shape)
 
-    tag = f"pairs {'shuffled' if shuffled else ''} {corruption}"
+    tag = f"pairs {cells} {'shuffled' if shuffled else ''} {corruption}"
     return extract(encoder, stream, layers=layers, pool=mean, transform=both, tag=tag).x
 
 

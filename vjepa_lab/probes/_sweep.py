@@ -297,22 +297,6 @@ def best(trials: Sequence[Trial], value: Tensor, loss: Tensor) -> list[int]:
     return [heads[0] for heads in ranked(trials, value, loss)]
 
 
-def carve(unit: Tensor, share: float, seed: int) -> Tensor:
-    """Which rows are held out for choosing: those of ``share`` of the units (videos), at least one. bool (n,).
-
-    Raises:
-        ValueError: the share is not between 0 and 1, or there are fewer than two units.
-    """
-    units = unit.unique()
-    if not 0 < share < 1:
-        raise ValueError(f"selection share: got {share}, expected a number between 0 and 1")
-    if len(units) < 2:
-        raise ValueError(f"selection: got {len(units)} videos to train on, expected at least 2, to hold one out")
-    held = min(max(round(share * len(units)), 1), len(units) - 1)
-    order = torch.randperm(len(units), generator=torch.Generator().manual_seed(dist.derive(seed, "carve")))
-    return torch.isin(unit, units[order[:held].to(units.device)])
-
-
 def _over_ranks(stacked: Tensor) -> Tensor:
     """(batches, B, ...) of this rank -> rows of all ranks in the order of the source."""
     gathered = dist.gather_rows(stacked).unflatten(0, (dist.world(), stacked.shape[0]))

@@ -13,7 +13,8 @@ with speeds that do not yet depend on mass, as they do after many collisions, wh
 of three discs: an encoder at chance there lacks little. Friction makes the direction plain (truth 1.00), so the
 default source has it: speeds fall to a third within 16 frames.
 
-Decision. Features are averaged over the whole clip, so nothing but the encoder itself can bring in the order of frames.
+Decision. Features are averaged over the whole time of a clip, so nothing but the encoder itself can bring in the order
+of frames.
 """
 
 from __future__ import annotations
@@ -75,11 +76,15 @@ class Arrow:
     "spread the frames over the whole video instead"
     layers: list[int] = field(default_factory=lambda: [-1])
     "blocks (from 0), -1: the output; none: all of them"
+    cells: int = 1
+    "tokens are averaged within cells x cells regions, which stay apart: from 2 on, places survive"
 
     def __post_init__(self) -> None:
         problem = count_problem(self.fit_clips, self.test_clips, elsewhere=bool(self.test))
         if problem:
             raise ValueError(f"probe arrow: {problem}")
+        if self.cells < 1:
+            raise ValueError(f"probe arrow: cells: got {self.cells}, expected at least 1")
         if self.spread and self.fps:
             raise ValueError(f"probe arrow: fps: got {self.fps} with spread, expected at most one of them")
 
@@ -91,7 +96,7 @@ class Arrow:
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
         layers = self.layers or [*range(encoder.depth), -1]
-        splits = {name: read(encoder, stream, layers) for name, stream in streams.items()}
+        splits = {name: read(encoder, stream, layers, self.cells) for name, stream in streams.items()}
         scores, found = {}, {}
         for layer in layers:
             pairs = {name: (both.forward[layer], both.backward[layer]) for name, both in splits.items()}
@@ -107,10 +112,10 @@ class Arrow:
             yield "truth", told(truth, splits["test"].unit)[1]["accuracy"]
 
 
-def read(encoder: FrozenEncoder, stream: Stream, layers: list[int]) -> Both:
+def read(encoder: FrozenEncoder, stream: Stream, layers: list[int], cells: int = 1) -> Both:
     """Features of all clips of a split, forwards and backwards. A collective call."""
     transforms: dict[str, Transform | None] = {"": None, "reversed": lambda clip, _: clip.flip(2)}
-    forward, backward = extract_each(encoder, stream, transforms, layers=layers).values()
+    forward, backward = extract_each(encoder, stream, transforms, layers=layers, cells=cells).values()
     one, other = forward.x, backward.x
     energy = forward.y.get(_TRUTH)
     truth = None if energy is None else (energy.flatten(1), energy.flip(1).flatten(1))

@@ -2,7 +2,7 @@
 
 ``attentive`` is the probe of the V-JEPA papers: a few blocks over all tokens of one or more layers, a grid of learning
 rates and weight decays trained at once (``_sweep.py``), several segments and crops per video. ``linear`` (a grid on the
-mean token, standardised) and ``knn`` are cheap enough for use during training.
+mean token, or that of each of a few regions, standardised) and ``knn`` are cheap enough for use during training.
 
 Yields ``top1``, with more than five classes ``top5``, and ``class_mean`` (top1 averaged over the classes): of the
 videos of the test split that could be read, with intervals over videos; with several seeds the mean over them. For
@@ -74,6 +74,8 @@ class Classify:
     "what reads the features"
     layers: list[int] = field(default_factory=lambda: [-1])
     "blocks (from 0), -1: the output; an attentive head reads the tokens of several"
+    cells: int = 1
+    "of linear and knn: tokens are averaged within cells x cells regions, which stay apart; an attentive head sees all"
     frames: int | None = None
     "frames per clip; null: the driver's; pictures are repeated"
     crop: int | None = None
@@ -121,7 +123,11 @@ class Classify:
                 f"layers: got {self.layers} for head {self.head}, expected -1 (the output) or blocks, several for an "
                 "attentive head alone"
             )
-        for name in ("segments", "views", "rows", "depth", "heads", "batch"):
+        if self.cells > 1 and self.head == "attentive":
+            problems.append(
+                f"cells: got {self.cells} for an attentive head, expected 1: it sees all tokens as they are"
+            )
+        for name in ("segments", "views", "rows", "depth", "heads", "batch", "cells"):
             if getattr(self, name) < 1:
                 problems.append(f"{name}: got {getattr(self, name)}, expected at least 1")
         if not 0 < self.share < 1:
@@ -172,7 +178,7 @@ class Classify:
             return
         pool = "none" if self.head == "attentive" else "mean"
         tables = {
-            split: labelled(extract(encoder, stream, layers=self.layers, pool=pool), stream.name)
+            split: labelled(extract(encoder, stream, layers=self.layers, pool=pool, cells=self.cells), stream.name)
             for split, stream in streams.items()
         }
         classes = _classes(streams, int(max(t.y["label"].max() for t in tables.values())) + 1)

@@ -78,6 +78,8 @@ class InverseDynamics:
     "frames per second; null: every step of the recording"
     pair: Literal["concat", "diff", "clip"] = "concat"
     "how two frames are shown"
+    cells: int = 1
+    "tokens are averaged within cells x cells regions, which stay apart: from 2 on, places survive"
     layers: list[int] = field(default_factory=lambda: [-1])
     "blocks (from 0), -1: the output; of several the best is chosen on held-out episodes"
     heads: list[str] = field(default_factory=lambda: ["ridge", "mlp"])
@@ -99,6 +101,8 @@ class InverseDynamics:
             problems.append(
                 f"frames: got {self.frames}, expected at least 4, by which neighbouring actions are told apart"
             )
+        if self.cells < 1:
+            problems.append(f"cells: got {self.cells}, expected at least 1")
         if not self.layers:
             problems.append("layers: got none, expected -1 (the output) or blocks")
         if not self.heads or set(self.heads) - set(HEADS):
@@ -186,7 +190,8 @@ class InverseDynamics:
 
     def _read(self, encoder: FrozenEncoder, stream: Stream, layer: int | None = None, corruption: str = "") -> Pairs:
         layers = self.layers if layer is None else [layer]
-        return _pairs.read(encoder, stream, layers=layers, robot=self.robot or None, corruption=corruption)
+        robot = self.robot or None
+        return _pairs.read(encoder, stream, layers=layers, robot=robot, cells=self.cells, corruption=corruption)
 
     def _clips(
         self,
@@ -198,7 +203,9 @@ class InverseDynamics:
         corruption: str = "",
     ) -> dict[int, Tensor]:
         layers = self.layers if layer is None else [layer]
-        return _pairs.read_clips(encoder, stream, layers=layers, shuffled=shuffled, corruption=corruption)
+        return _pairs.read_clips(
+            encoder, stream, layers=layers, cells=self.cells, shuffled=shuffled, corruption=corruption
+        )
 
     def shown(self, pairs: Pairs, clips: dict[int, Tensor] | None, layer: int) -> Rows:
         """Pairs of a split as heads see them: of a layer's frames, or of ``clips`` where pairs are encoded as such."""

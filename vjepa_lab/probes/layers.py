@@ -9,7 +9,8 @@ Decisions:
 - Layer l is what comes out of block l, counted from 0, through the norm that the encoder has for it.
 - The best layer is the one that is best on a part of the clips that is held out of the fit, and so is each penalty; its
   figure is that of the test clips, which chose nothing.
-- Features are averaged over a clip (``pool: mean``) or over each tubelet; targets that change with time likewise.
+- Features are averaged over a clip (``pool: mean``) or over each tubelet; targets that change with time likewise. The
+  mean over a whole picture holds no place unless the encoder wrote it there; ``cells`` keeps regions apart.
 """
 
 from __future__ import annotations
@@ -59,6 +60,8 @@ class Layers:
     "label, action, or a column of the truth"
     pool: Literal["mean", "tubelet"] = "mean"
     "one row per clip or per tubelet; pairs of frames for actions, whatever this says"
+    cells: int = 1
+    "tokens are averaged within cells x cells regions, which stay apart: from 2 on, places survive"
     fit_clips: int = 1024
     "clips to fit and choose on; 0: all, where test is another source"
     test_clips: int = 512
@@ -69,7 +72,7 @@ class Layers:
     "frames per second; null: as the driver says, and every step for actions"
 
     def __post_init__(self) -> None:
-        problems = []
+        problems = [] if self.cells > 0 else [f"cells: got {self.cells}, expected at least 1"]
         if self.pool not in ("mean", "tubelet"):
             problems.append(f"pool: got '{self.pool}', expected mean or tubelet")
         if self.pool == "tubelet" and self.target == "label":
@@ -102,11 +105,11 @@ class Layers:
 
     def _split(self, encoder: FrozenEncoder, stream: Stream, layers: list[int]) -> Split:
         if self.target == "action":
-            pairs = _pairs.read(encoder, stream, layers=layers, robot=self.robot or None)
+            pairs = _pairs.read(encoder, stream, layers=layers, robot=self.robot or None, cells=self.cells)
             _pairs.check_alignment(pairs, stream.name)
             x = {k: _pairs.joined(f[:, :-1], f[:, 1:], "concat").flatten(0, 1) for k, f in pairs.frames.items()}
             return Split(x, pairs.actions.flatten(0, 1), pairs.units)
-        table = extract(encoder, stream, layers=layers, pool=self.pool)
+        table = extract(encoder, stream, layers=layers, pool=self.pool, cells=self.cells)
         if self.target not in table.y:
             there = ", ".join(sorted(table.y))
             raise ValueError(f"probe layers: target: got '{self.target}', but source {stream.name} tells: {there}")

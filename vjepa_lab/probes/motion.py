@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import Demand, Estimate, Stream
@@ -22,7 +21,7 @@ from vjepa_lab.probes._extract import Table, extract
 from vjepa_lab.probes._ridge import Sums, fit
 from vjepa_lab.probes._stats import r2
 from vjepa_lab.registry import PROBES
-from vjepa_lab.tokens import Features
+from vjepa_lab.tokens import Features, pool_cells
 
 
 @PROBES.register
@@ -77,15 +76,6 @@ def _rows(table: Table) -> tuple[Tensor, Tensor, dict[str, slice]]:
     x = table.x[-1]
     y, columns = state_per_tubelet(table.y, x.shape[1], table.key[0])
     return x.flatten(0, 1), y.flatten(0, 1), columns
-
-
-def pool_cells(features: Features, cells: int) -> Tensor:
-    """Average tokens (B, N, D) of each tubelet over at most cells x cells regions: (B, t, regions * D)."""
-    tokens, grid = features
-    b, _, d = tokens.shape
-    planes = tokens.view(b * grid.t, grid.h, grid.w, d).permute(0, 3, 1, 2)
-    pooled = F.adaptive_avg_pool2d(planes, (min(cells, grid.h), min(cells, grid.w)))
-    return pooled.reshape(b, grid.t, -1)
 
 
 def state_per_tubelet(truth: Mapping[str, Tensor], t: int, key: str) -> tuple[Tensor, dict[str, slice]]:
