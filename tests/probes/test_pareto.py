@@ -133,6 +133,17 @@ def test_what_moves_both_alike_leaves_no_doubt():
     assert apart.metrics["worse"]["all/front"].value > 0.5
 
 
+def test_cells_of_the_part_of_actions_are_heeded(ran):
+    _, found, encoder, streams = ran
+    fields = {"fit_clips": 60, "test_clips": 20, "frames": 4}
+    fast = DECODE | {"steps": 1}
+    probe = PROBES.build({**SMALL, "layers": [0], "decode": fast, "inverse_dynamics": {"cells": 2}})
+    kept = dict(probe.run(encoder, streams))["action"]
+    action = InverseDynamics(**fields, heads=["ridge"], layers=[0], cells=2, controls=False)
+    assert kept[:3] == pytest.approx(dict(action.run(encoder, streams))["ridge/r2"][:3], abs=1e-9)
+    assert kept.value != pytest.approx(found["layer00/action"].value, abs=1e-3)
+
+
 def test_the_network_takes_the_place_of_the_ridge(ran):
     _, _, encoder, streams = ran
     fast = DECODE | {"steps": 1}
