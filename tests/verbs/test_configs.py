@@ -23,7 +23,7 @@ PROBES = sorted((ROOT / "configs/probe").rglob("*.yaml"))
 ABLATIONS = sorted((ROOT / "configs/ablate").glob("*.yaml"))
 CONFIGS = sorted({*(ROOT / "configs").rglob("*.yaml")} - {*WORLDS, *PLANS, *ABLATIONS, *PROBES})
 SMALL = ROOT / "tests/small.yaml"
-SYNTHETIC = ["data.sources=[{name: synthetic}]"]
+SYNTHETIC = ["data.sources=[{name: synthetic, drive: 0.25}]"]
 
 
 def name(path: Path) -> str:
@@ -31,9 +31,12 @@ def name(path: Path) -> str:
 
 
 def base_of(path: Path) -> list[Path]:
-    """Cooldown, cluster, abbreviated and V-JEPA 2.1 files are laid over a main-phase file, as their headers say."""
+    """Cooldown, cluster, abbreviated and V-JEPA 2.1 files are laid over a main-phase file, inverse dynamics over the
+    quickstart, as their headers say."""
     if path.parent == ROOT / "configs":
         return [path] if path.stem == "quickstart" else [ROOT / "configs/quickstart.yaml", path]
+    if path.stem == "inverse-dynamics":
+        return [ROOT / "configs/quickstart.yaml", path]
     main, newer = ROOT / "configs/pretrain/vitl16-256-16f.yaml", ROOT / "configs/pretrain/vjepa2.1.yaml"
     if path.stem.startswith("vjepa2.1"):
         return [main, path] if path == newer else [main, newer, path]
@@ -74,6 +77,7 @@ def test_the_command_in_the_header_has_no_problem(path, monkeypatch, tmp_path):
 @pytest.mark.parametrize("path", CONFIGS, ids=name)
 def test_a_shipped_config_trains_when_made_small(path, tmp_path):
     over = ["init.load=weights", "init.checkpoint=null"] if path.parent.name == "cooldown" else []
+    over += ["inverse.unfreeze_last=1"] if path.stem == "inverse-dynamics" else []
     config = load(PretrainConfig, [*base_of(path), SMALL], [f"run.dir={tmp_path / 'run'}", *over, *SYNTHETIC])
     assert pretrain(config) == 0
     assert read_metrics(tmp_path / "run")[-1]["step"] == 2
