@@ -19,7 +19,7 @@ from vjepa_lab import __version__
 from vjepa_lab.ablate import measure
 from vjepa_lab.config import ConfigError
 from vjepa_lab.config_ablate import MEASURES, AblateConfig, Run, allowed, declared, flat, runs_of
-from vjepa_lab.probes._verb import aligned
+from vjepa_lab.report.text import aligned
 
 _FORMAT = 1
 "of plan.json: raise it when what is measured changes"

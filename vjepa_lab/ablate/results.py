@@ -16,7 +16,7 @@ from vjepa_lab.ablate.plan import Plan
 from vjepa_lab.ablate.runs import folder, measured
 from vjepa_lab.ablate.statistics import Mean, holm, mean, paired
 from vjepa_lab.config_ablate import AblateConfig, Run, declared
-from vjepa_lab.probes._verb import aligned
+from vjepa_lab.report.text import aligned
 from vjepa_lab.train.folder import read_metrics
 
 ALPHA = 0.05

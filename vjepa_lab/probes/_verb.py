@@ -30,6 +30,7 @@ from vjepa_lab.probes._controls import control
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
 from vjepa_lab.report import Section, films, pca_film, probe_page
+from vjepa_lab.report.text import aligned
 
 log = logging.getLogger("vjepa_lab")
 
@@ -243,12 +244,6 @@ def _in_words(records: list[dict[str, Any]], out: Path, bad: int) -> str:
     if bad:
         lines.append(f"{bad} files could not be read; each and its reason: {out / 'bad_samples.jsonl'}")
     return "\n".join([*lines, f"records: {out / 'results.jsonl'}"])
-
-
-def aligned(rows: list[list[str]]) -> list[str]:
-    """Lines of a table with columns of equal width."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def _others(records: list[dict[str, Any]]) -> list[str]:

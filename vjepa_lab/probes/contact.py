@@ -16,6 +16,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch import Tensor
+
 from vjepa_lab.data.streams import Demand, Stream
 from vjepa_lab.features import FrozenEncoder
 from vjepa_lab.probes import _stats
@@ -24,6 +26,7 @@ from vjepa_lab.probes._extract import Table, extract
 from vjepa_lab.probes._logistic import fit_logistic
 from vjepa_lab.probes._stats import Estimate
 from vjepa_lab.registry import PROBES
+from vjepa_lab.tokens import Features, pool_cells
 
 _PUSH = "push"
 
@@ -88,7 +91,10 @@ class Contact:
             yield f"{world}/paired", _stats.accuracy(wins(odds[both.first] - odds[both.second]), pair[both.first])
 
     def _table(self, encoder: FrozenEncoder, stream: Stream) -> Table:
-        table = extract(encoder, stream, cells=self.cells)
+        def cells(features: Features) -> Tensor:
+            return pool_cells(features, self.cells).mean(1)
+
+        table = extract(encoder, stream, pool=cells, tag=f"cells over time {self.cells}")
         if "pair" not in table.y:
             raise ValueError(
                 f"probe contact: source {stream.name} has no pairs; give the probe source: {{name: contact}}"

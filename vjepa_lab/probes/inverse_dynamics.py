@@ -126,7 +126,7 @@ class InverseDynamics:
         return fit_select_test(fit, test=self.test, count=self.test_clips)
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
-        found = {name: self._read(encoder, stream) for name, stream in streams.items()}
+        found = {name: self.read(encoder, stream) for name, stream in streams.items()}
         for name, pairs in found.items():
             scores = _pairs.check_alignment(pairs, streams[name].name)
             if name == "test" and scores:
@@ -148,7 +148,7 @@ class InverseDynamics:
             for metric, value in scored(predict(main["test"].x), main["test"], names):
                 yield f"{head}/{metric}", value
         for kind in self.corruptions:
-            pairs = self._read(encoder, streams["test"], layer, kind)
+            pairs = self.read(encoder, streams["test"], layer, kind)
             clip = self._clips(encoder, streams["test"], layer, corruption=kind) if self.pair == "clip" else None
             rows = self.shown(pairs, clip, layer)
             for head, predict in heads.items():
@@ -188,7 +188,8 @@ class InverseDynamics:
             return lambda x: _pairs.predicted(fitted, x)[None]
         return _mlp.fit(fit.x, fit.y, seeds=range(self.seeds), steps=self.steps, device=device)
 
-    def _read(self, encoder: FrozenEncoder, stream: Stream, layer: int | None = None, corruption: str = "") -> Pairs:
+    def read(self, encoder: FrozenEncoder, stream: Stream, layer: int | None = None, corruption: str = "") -> Pairs:
+        """Pairs of a split, of all layers or of one. A collective call."""
         layers = self.layers if layer is None else [layer]
         robot = self.robot or None
         return _pairs.read(encoder, stream, layers=layers, robot=robot, cells=self.cells, corruption=corruption)

@@ -128,12 +128,7 @@ class Pareto:
         return self._inverse.demands()
 
     def run(self, encoder: FrozenEncoder, streams: Mapping[str, Stream]) -> Iterator[tuple[str, Estimate]]:
-        robot = self.robot or None
-        cells = self._inverse.cells
-        pairs = {
-            s: _pairs.read(encoder, stream, layers=self.layers, robot=robot, cells=cells)
-            for s, stream in streams.items()
-        }
+        pairs = {s: self._inverse.read(encoder, stream) for s, stream in streams.items()}
         for split, stream in streams.items():
             _pairs.check_alignment(pairs[split], stream.name)
         draws = _stats.weights(len(torch.unique(pairs["test"].unit)))

@@ -6,7 +6,8 @@ text that is not ours is escaped. Pieces are strings of markup (``Html``) that `
     page(title, [Section("Loss", curves([Series("run", points)], x="step"))], facts={"checkpoint": path})
 
 ``page`` holds the frame and tables, ``charts`` curves and scatter plots as SVG, ``pictures`` images and films as PNG,
-``film`` features of clips as colours, ``probes`` the pages of probe results and of compared arms.
+``film`` features of clips as colours, ``probes`` the pages of probe results and of compared arms; ``text`` tables for a
+terminal.
 """
 
 from vjepa_lab.report.charts import Mark, Point, Series, curves, legend, scatter
